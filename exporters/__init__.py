@@ -1,0 +1,1 @@
+"""Toolchains: one file is one exporter, its name is its registry name."""

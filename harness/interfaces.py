@@ -1,0 +1,209 @@
+"""The four things a plug-in can be, and the registries that hold them.
+
+`harness.cli` and the child process look plug-ins up by name; nothing in the core imports one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Artifact, ModelSpec, Options, Scalar, TensorSpec
+from harness.registry import Registry
+
+ModelFactory = Callable[..., ModelSpec]
+"""``factory(labels, **options) -> ModelSpec``; ``labels`` has the background first."""
+
+
+class Truth(NamedTuple):
+    """Ground truth of one image.
+
+    Attributes:
+        boxes: ``(n, 4)`` float32, ``(xmin, ymin, xmax, ymax)`` in pixels of the original image,
+            continuous coordinates (a box that covers one whole pixel has width 1).
+        labels: ``(n,)`` int64 indices into the data set's labels; 0 is the background, never used.
+        difficult: ``(n,)`` bool, Pascal VOC's flag.
+        crowd: ``(n,)`` bool, COCO's ``iscrowd``.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+
+
+class Dataset(ABC):
+    """Images with ground truth, read one at a time."""
+
+    name: str
+    split: str
+    labels: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image_id(self, index: int) -> str:
+        """Name of the image, unique in the data set."""
+
+    @abstractmethod
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """``(h, w, 3)`` RGB pixels. Raises BadImage."""
+
+    @abstractmethod
+    def truth(self, index: int) -> Truth:
+        """Ground truth. Raises BadAnnotation."""
+
+    @abstractmethod
+    def digest(self, index: int) -> str:
+        """SHA-256 of the image's content, as hex."""
+
+
+class Detections(NamedTuple):
+    """Detections in one image, best score first.
+
+    Attributes:
+        boxes: ``(n, 4)`` float32, ``(xmin, ymin, xmax, ymax)`` in pixels of the original image.
+        labels: ``(n,)`` int64 indices into the labels, never 0.
+        scores: ``(n,)`` float32.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class RawOutputs(NamedTuple):
+    """What a session answers, as the artifact's output tensors say (maybe quantized).
+
+    Attributes:
+        logits: ``(n, priors, classes)``.
+        offsets: ``(n, priors, 4)``, encoded against the priors.
+    """
+
+    logits: NDArray[Any]
+    offsets: NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportJob:
+    """What an exporter is given.
+
+    Attributes:
+        network: the ``nn.Module`` in eval mode with its weights.
+        options: the exporter's options, every one with its value.
+        calibration: makes a fresh pass over preprocessed float32 ``(1, 3, h, w)`` images; None
+            where the exporter asks for none.
+        folder: an empty folder to write the model's files to.
+    """
+
+    spec: ModelSpec
+    network: Any
+    options: Mapping[str, Scalar]
+    calibration: Callable[[], Iterator[NDArray[np.float32]]] | None
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an exporter answers: files written (relative to the folder) and how to feed them."""
+
+    files: Sequence[str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    toolchain: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+class Exporter(ABC):
+    """Turns a network into a file that a runtime can load.
+
+    Class attributes: ``name`` (the file's name), ``format`` (what runners match on), ``precision``,
+    ``calibrates`` (needs images), ``modules`` (import names that must be installed), ``extra`` (the
+    pip extra that installs them), ``options`` (defaults of every option).
+    """
+
+    name: ClassVar[str]
+    format: ClassVar[str]
+    precision: ClassVar[Literal["float32", "int8"]]
+    calibrates: ClassVar[bool] = False
+    modules: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str]
+    options: ClassVar[Options] = {}
+
+    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
+        """Why this model cannot be exported with these options, or None. Imports nothing heavy."""
+        return None
+
+    @abstractmethod
+    def export(self, job: ExportJob) -> Exported:
+        """Write the files. Raises ExportFailed with one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a session shall run. ``threads`` is the number of intra-op threads."""
+
+    threads: int = 1
+    target: str = "cpu"
+
+
+class Session(ABC):
+    """An artifact loaded into a runtime. Use as a context manager."""
+
+    versions: Mapping[str, str]
+
+    @abstractmethod
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Run a batch laid out as the artifact's input tensor says (layout, dtype, batch first)."""
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Runner(ABC):
+    """A runtime. Class attributes as an `Exporter`'s; ``formats`` are what it can load."""
+
+    name: ClassVar[str]
+    formats: ClassVar[frozenset[str]]
+    modules: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str]
+
+    def unsupported(self, artifact_format: str, options: RunOptions) -> str | None:
+        """Why this artifact format cannot be run so, or None. Imports nothing heavy."""
+        if artifact_format not in self.formats:
+            return f"{self.name} runs {', '.join(sorted(self.formats))}, not {artifact_format}"
+        if options.target != "cpu":
+            return f"{self.name} runs on target cpu, not {options.target}"
+        return None
+
+    @abstractmethod
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load the artifact, whose files lie in ``folder`` and were verified.
+
+        Called in a child process before the runtime was imported, so a thread count that is
+        fixed at import (an environment variable) may be set here.
+        """
+
+
+MODELS: Registry[ModelFactory] = Registry("models")
+EXPORTERS: Registry[type[Exporter]] = Registry("exporters")
+RUNNERS: Registry[type[Runner]] = Registry("runners")

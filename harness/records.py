@@ -1,0 +1,248 @@
+"""The records that flow through detbench: frozen, keyword-only, JSON-able, units in field names.
+
+ModelSpec ──▶ Artifact ──▶ Cell ──▶ Measurement(s) ──▶ RunRecord
+
+Only `ModelSpec` holds something that is not data: `build`, which makes the network. Everything
+else is written with `encode` and read with `decode`, which validate types and name the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ResultsError
+
+SCHEMA = 1
+Scalar = str | int | float | bool | None
+Options = dict[str, Scalar]
+State = Literal[
+    "ok", "unsupported", "export-failed", "parity-failed", "timeout", "crashed", "tainted"
+]
+R = TypeVar("R")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records."""
+
+
+class ImageSpec(Record):
+    """How a photo becomes the network's input: ``(pixel - mean) / std`` on 0..255 pixels.
+
+    One object serves calibration, evaluation and timing.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    resize: Literal["stretch-bilinear"] = "stretch-bilinear"
+
+
+class Decoding(Record):
+    """How logits and offsets become detections (SSD, Liu et al. 2016, section 2.2)."""
+
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    center_variance: float = 0.1
+    size_variance: float = 0.2
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.45
+    candidates: int = 200
+    max_detections: int = 100
+
+
+class Source(Record):
+    """Where an architecture comes from."""
+
+    paper: str
+    repository: str
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One detector, ready to be built.
+
+    Attributes:
+        name: registry name.
+        options: every option of the model's factory with the value in force.
+        build: makes the network, an ``nn.Module`` in eval mode with random weights:
+            ``(n, 3, h, w) float32 -> logits (n, priors, classes), offsets (n, priors, 4)``.
+        priors: ``(priors, 4)`` float32, ``(cx, cy, w, h)`` relative to the image, clamped to 0..1.
+        labels: class names, background first.
+    """
+
+    name: str
+    options: Mapping[str, Scalar]
+    build: Callable[[], Any]
+    image: ImageSpec
+    priors: NDArray[np.float32]
+    decoding: Decoding
+    labels: tuple[str, ...]
+    source: Source
+
+
+class TensorSpec(Record):
+    """One input or output of an artifact.
+
+    ``layout`` is ``NCHW`` or ``NHWC`` for images, ``NPC`` for (n, priors, channels). ``scale`` and
+    ``zero_point`` are set when the tensor is quantized: ``real = scale * (q - zero_point)``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: Literal["NCHW", "NHWC", "NPC"]
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class FileEntry(Record):
+    """One file of an artifact, beside its manifest. ``role`` says what it is for."""
+
+    path: str
+    role: Literal["model", "priors", "golden"]
+    sha256: str
+    size_bytes: int
+
+
+class CalibrationList(Record):
+    """The images that chose the quantization ranges, by content."""
+
+    dataset: str
+    split: str
+    seed: int
+    sha256: tuple[str, ...]
+
+
+class Artifact(Record):
+    """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
+
+    ``outputs`` are logits first, offsets second. ``sha256`` and ``size_bytes`` are those of the
+    files whose role is ``model``. ``golden`` holds real images and what the float network answered.
+    """
+
+    model: str
+    model_options: Options
+    weights_sha256: str
+    weights_source: str
+    recipe: str
+    exporter: str
+    format: str
+    precision: Literal["float32", "int8"]
+    options: Options
+    files: tuple[FileEntry, ...]
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    image: ImageSpec
+    decoding: Decoding
+    labels: tuple[str, ...]
+    calibration: CalibrationList | None
+    toolchain: dict[str, str]
+    fingerprint: str
+    created_at: str
+    export_ns: int
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        """Short name that is unique: ``model/exporter/first 12 digits of sha256``."""
+        return f"{self.model}/{self.exporter}/{self.sha256[:12]}"
+
+
+class Cell(Record):
+    """One planned measurement. ``threads`` is what is asked of the runtime."""
+
+    model: str
+    model_options: Options
+    weights: str
+    exporter: str
+    export_options: Options
+    runner: str
+    measure: Literal["accuracy", "latency"]
+    threads: int
+    batch: int = 1
+    target: str = "cpu"
+    dataset: str = "shapes:val"
+
+    @property
+    def model_name(self) -> str:
+        """Model with its options, as shown to people: ``etinynet_ssd_lite[width=0.35]``."""
+        given = ",".join(f"{key}={value}" for key, value in sorted(self.model_options.items()))
+        return f"{self.model}[{given}]" if given else self.model
+
+
+class Measurement(Record):
+    """One measured quantity with its raw samples and the conditions it holds under.
+
+    ``value`` is None where the samples do not license the figure. Names are dotted:
+    ``latency.inference``, ``latency.load``, ``accuracy.coco_map``, ``parity.logits.sqnr_db``,
+    ``memory.peak_bytes``, ``threads.used``.
+    """
+
+    metric: str
+    value: float | None
+    unit: str
+    samples: tuple[float, ...] = ()
+    conditions: dict[str, Any] = {}
+
+
+class RunRecord(Record):
+    """What became of one cell."""
+
+    cell: Cell
+    cell_id: str
+    artifact_id: str | None
+    artifact_sha256: str | None
+    artifact_size_bytes: int | None
+    machine_id: str
+    git_revision: str
+    git_dirty: bool
+    started_at: str
+    elapsed_ns: int
+    versions: dict[str, str]
+    measurements: tuple[Measurement, ...]
+    state: State
+    error: str | None = None
+    log: str | None = None
+    schema: int = SCHEMA
+
+    def measurement(self, metric: str) -> Measurement | None:
+        """The measurement called ``metric``, if there is one."""
+        return next((m for m in self.measurements if m.metric == metric), None)
+
+
+def encode(record: Record) -> bytes:
+    """Indented JSON of ``record``, stable in its key order, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def decode(data: bytes, kind: type[R], where: Path | str) -> R:
+    """Read a record of ``kind``.
+
+    Raises:
+        ResultsError: not JSON, another shape, or a schema newer than this program's.
+    """
+    try:
+        plain = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise ResultsError(f"{where} is not valid JSON ({error}): delete it and run again") from None
+    schema = plain.get("schema", SCHEMA) if isinstance(plain, dict) else SCHEMA
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ResultsError(
+            f"{where} has schema {schema}, this program reads up to {SCHEMA}: update detbench"
+        )
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise ResultsError(f"{where} is not a {kind.__name__} ({error}): delete it and run again") from None

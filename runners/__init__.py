@@ -1,0 +1,1 @@
+"""Runtimes: one file is one runner, its name is its registry name."""
