@@ -1,0 +1,151 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.records import Decoding, ImageSpec, ModelSpec, Source
+
+TINY_LABELS = ("background", "circle", "square", "star", "cross")
+TINY_SIZE = 32
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference facts beside the checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"the reference facts are not at {folder}")
+    return folder
+
+
+def _tiny_images(seed: int, count: int) -> Iterator[NDArray[np.float32]]:
+    """Smooth patches with noise, float32 (1, 3, 32, 32), about -1..1 like normalised photos."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        coarse = rng.uniform(-1, 1, (3, 4, 4))
+        smooth = coarse.repeat(TINY_SIZE // 4, axis=1).repeat(TINY_SIZE // 4, axis=2)
+        noisy = smooth + rng.normal(0, 0.1, smooth.shape)
+        yield noisy[None].astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_calibration() -> Callable[[], Iterator[NDArray[np.float32]]]:
+    """Makes a fresh pass over 16 images, the same ones each time."""
+    return lambda: _tiny_images(seed=1, count=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_images() -> NDArray[np.float32]:
+    """Eight images that are not in the calibration list, float32 (8, 3, 32, 32)."""
+    return np.concatenate(list(_tiny_images(seed=2, count=8)))
+
+
+def _tiny_priors() -> NDArray[np.float32]:
+    """Two square priors per cell of an 8 x 8 and a 4 x 4 map, (160, 4) as (cx, cy, w, h)."""
+    rows = [
+        ((x + 0.5) / cells, (y + 0.5) / cells, size, size)
+        for cells, sizes in ((8, (0.15, 0.25)), (4, (0.4, 0.6)))
+        for y in range(cells)
+        for x in range(cells)
+        for size in sizes
+    ]
+    return np.array(rows, dtype=np.float32)
+
+
+def _build_tiny() -> Any:
+    """The tiny detector in eval mode: seeded weights, batch-norm statistics of real activations.
+
+    It holds every construction of the shipped models once: convolutions of stride 2 (symmetric
+    padding), depthwise ones of stride 1 and 2, ReLU6, a linear bottleneck with a residual add, a
+    depthwise-separable head, a plain head, permute + reshape + cat.
+    """
+    import torch
+    from torch import Tensor, nn
+
+    def unit(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU6(),
+        )
+
+    def head(inputs: int, outputs: int) -> Any:
+        return nn.Sequential(
+            unit(inputs, inputs, kernel=3, groups=inputs), nn.Conv2d(inputs, outputs, 1)
+        )
+
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            classes = len(TINY_LABELS)
+            self.stem = unit(3, 8, kernel=3, stride=2)
+            self.bottleneck = nn.Sequential(
+                unit(8, 24, kernel=1),
+                unit(24, 24, kernel=3, groups=24),
+                nn.Conv2d(24, 8, 1, bias=False),
+                nn.BatchNorm2d(8),
+            )
+            self.first = nn.Sequential(
+                unit(8, 8, kernel=3, stride=2, groups=8), unit(8, 16, kernel=1)
+            )
+            self.second = nn.Sequential(
+                unit(16, 16, kernel=3, stride=2, groups=16), unit(16, 24, kernel=1)
+            )
+            self.class_heads = nn.ModuleList([head(16, 2 * classes), nn.Conv2d(24, 2 * classes, 1)])
+            self.box_heads = nn.ModuleList([head(16, 2 * 4), nn.Conv2d(24, 2 * 4, 1)])
+
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.stem(image)
+            x = x + self.bottleneck(x)
+            first = self.first(x)
+            maps = (first, self.second(first))
+            logits = self._join(self.class_heads, maps, len(TINY_LABELS))
+            return logits, self._join(self.box_heads, maps, 4)
+
+        @staticmethod
+        def _join(heads: Any, maps: tuple[Tensor, ...], width: int) -> Tensor:
+            parts = [
+                head(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, width)
+                for head, x in zip(heads, maps, strict=True)
+            ]
+            return torch.cat(parts, dim=1)
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = Tiny()
+        for name, values in network.named_parameters():
+            if name.endswith("bias"):
+                values.normal_(0, 0.3)
+            elif values.ndim == 1:
+                values.uniform_(0.5, 1.5)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the mean over all that it sees
+        network.train()
+        network(torch.from_numpy(np.concatenate(list(_tiny_images(seed=0, count=32)))))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> ModelSpec:
+    """A detector of some 3,000 parameters, 32 x 32 input; each `build` gives equal weights."""
+    pytest.importorskip("torch", reason="the tiny network is built in torch")
+    return ModelSpec(
+        name="tiny",
+        options={},
+        build=_build_tiny,
+        image=ImageSpec(
+            height=TINY_SIZE, width=TINY_SIZE, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)
+        ),
+        priors=_tiny_priors(),
+        decoding=Decoding(),
+        labels=TINY_LABELS,
+        source=Source(paper="none", repository="none", licence="MIT"),
+    )
