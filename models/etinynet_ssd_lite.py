@@ -1,0 +1,189 @@
+"""EtinyNet SSDLite, 256 x 256, 6132 priors, for microcontrollers.
+
+Paper: EtinyNet (Xu et al. 2022, https://doi.org/10.1609/aaai.v36i4.20387).
+Original code: https://github.com/Chadlikouider/TinyML_Det at 911ecfc, no licence given: this is
+our own writing of the architecture; its state dicts load under our names, one to one.
+Tensors: input (n, 3, 256, 256) float32 RGB with ImageNet's mean and standard deviation; logits
+(n, 6132, classes), offsets (n, 6132, 4).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from harness.errors import BadConfig
+from harness.interfaces import MODELS
+from harness.records import Decoding, ImageSpec, ModelSpec, Source
+from models._layers import separable
+from models._priors import Level, make_priors
+from models._ssd import Heads, Ssd, check_labels
+
+SIZE = 256
+WIDTHS = (1.0, 0.75, 0.5, 0.35)
+
+_BLOCKS = (
+    *((32, 1, False),) * 4,
+    (128, 2, False),
+    *((128, 1, False),) * 3,
+    (192, 2, True),
+    *((192, 1, True),) * 2,
+    (256, 2, True),
+    (256, 1, True),
+    (512, 1, True),
+)
+"""Channels, stride and density of the linear depthwise blocks (paper, table 2)."""
+
+_TAPS = (11, 14, 18)
+"""Number of layers of ``base_net`` before each of its feature maps."""
+
+_EXTRA_CHANNELS = 256
+
+LEVELS = tuple(
+    Level(cells=cells, stride=stride, smallest=low, largest=high, ratios=ratios)
+    for cells, stride, low, high, ratios in (
+        (32, 8, 26, 67, (2,)),
+        (16, 16, 67, 108, (2, 3)),
+        (8, 32, 108, 149, (2, 3)),
+        (4, 64, 149, 190, (2, 3)),
+        (2, 128, 190, 231, (2,)),
+        (1, 256, 231, 256, (2,)),
+    )
+)
+
+
+class LinearDepthwiseBlock(nn.Module):
+    """Depthwise 3x3, pointwise, depthwise 3x3, without activation after the first (paper, fig. 2).
+
+    The dense form adds its input, through a small branch where the shape changes, and the
+    first half's output to the second half's. A block that is not dense still owns the branch
+    where its shape changes: it is never run, but the published state dicts hold its weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, dense: bool) -> None:
+        super().__init__()
+        self.out1 = nn.Sequential(
+            nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm2d(outputs),
+        )
+        self.out2 = nn.Sequential(
+            nn.Conv2d(outputs, outputs, 3, 1, 1, groups=outputs, bias=False),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm2d(outputs),
+        )
+        self.dense = dense
+        self.same_shape = stride == 1 and inputs == outputs
+        if not self.same_shape:
+            self.identity_connection = separable(
+                inputs, outputs, kernel=1, stride=stride, activation=nn.ReLU
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Tensor = self.out1(x)
+        if not self.dense:
+            second: Tensor = self.out2(first)
+            return second
+        if self.same_shape:
+            first = first + x
+            return self.out2(first) + x + first
+        return self.out2(first) + first + self.identity_connection(x)
+
+
+class EtinyNetSsdLite(Ssd):
+    """EtinyNet whose three stages feed the heads, with three extra maps."""
+
+    def sources(self, x: Tensor) -> list[Tensor]:
+        assert isinstance(self.base_net, nn.Sequential)
+        found = []
+        for position, layer in enumerate(self.base_net, start=1):
+            x = layer(x)
+            if position in _TAPS:
+                found.append(x)
+        return found
+
+
+def _backbone(width: float) -> tuple[nn.Sequential, list[int]]:
+    """The backbone and the channels of its feature maps."""
+    channels = int(32 * width)
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, channels, 3, 2, 1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm2d(channels),
+        nn.MaxPool2d((2, 2), (2, 2)),
+    ]
+    taps = []
+    for base, stride, dense in _BLOCKS:
+        outputs = int(base * width)
+        layers.append(LinearDepthwiseBlock(channels, outputs, stride=stride, dense=dense))
+        channels = outputs
+        if len(layers) in _TAPS:
+            taps.append(channels)
+    return nn.Sequential(*layers), taps
+
+
+def _build(classes: int, width: float) -> EtinyNetSsdLite:
+    base, channels = _backbone(width)
+    extras = []
+    for _ in range(len(LEVELS) - len(channels)):
+        half = _EXTRA_CHANNELS // 2
+        step = separable(half, _EXTRA_CHANNELS, kernel=3, stride=2, activation=nn.ReLU)
+        extras.append(nn.Sequential(nn.Conv2d(channels[-1], half, 1), nn.ReLU(), step))
+        channels.append(_EXTRA_CHANNELS)
+
+    def heads(values: int) -> list[nn.Module]:
+        lite = [
+            separable(c, values * len(level.shapes), kernel=3, stride=1, activation=nn.ReLU)
+            for c, level in zip(channels[:-1], LEVELS, strict=False)
+        ]
+        return [*lite, nn.Conv2d(channels[-1], values * len(LEVELS[-1].shapes), 1)]
+
+    network = EtinyNetSsdLite(
+        base,
+        extras,
+        Heads(
+            classes=classes,
+            size=SIZE,
+            levels=LEVELS,
+            classification=heads(classes),
+            regression=heads(4),
+        ),
+    )
+    return network.eval()
+
+
+@MODELS.register
+def etinynet_ssd_lite(labels: tuple[str, ...], *, width: float = 1.0) -> ModelSpec:
+    """EtinyNet SSDLite.
+
+    Args:
+        labels: class names, background first.
+        width: one of 1.0, 0.75, 0.5, 0.35; multiplies the channels of the backbone.
+
+    Raises:
+        BadConfig: another width, or labels that cannot be a detector's.
+    """
+    check_labels("etinynet_ssd_lite", labels)
+    if width not in WIDTHS:
+        known = ", ".join(map(str, WIDTHS))
+        raise BadConfig(f"etinynet_ssd_lite got width {width}: give one of {known}")
+    return ModelSpec(
+        name="etinynet_ssd_lite",
+        options={"width": float(width)},
+        build=lambda: _build(len(labels), width),
+        image=ImageSpec(
+            height=SIZE,
+            width=SIZE,
+            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+        ),
+        priors=make_priors(SIZE, LEVELS),
+        decoding=Decoding(),
+        labels=tuple(labels),
+        source=Source(
+            paper="https://doi.org/10.1609/aaai.v36i4.20387",
+            repository="https://github.com/Chadlikouider/TinyML_Det",
+            licence="none given",
+        ),
+    )

@@ -1,0 +1,177 @@
+"""Our networks are the published ones: same keys, same layers, same outputs, same priors."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.errors import BadConfig
+from harness.interfaces import MODELS
+from harness.records import ModelSpec, Scalar
+
+PUBLISHED: list[tuple[str, str, dict[str, Scalar]]] = [
+    ("mb2-ssd-lite", "mb2_ssd_lite", {}),
+    *(
+        (f"etinynet-{width}-ssd-lite", "etinynet_ssd_lite", {"width": width})
+        for width in (1.0, 0.75, 0.5, 0.35)
+    ),
+]
+each_published = pytest.mark.parametrize(
+    ("golden", "model", "options"), PUBLISHED, ids=[golden for golden, _, _ in PUBLISHED]
+)
+
+
+def facts_of(shared: Path, golden: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((shared / "reference" / f"{golden}.json").read_text())
+    return facts
+
+
+def make(model: str, classes: int, options: dict[str, Scalar]) -> ModelSpec:
+    labels = ("background", *(f"class {i}" for i in range(1, classes)))
+    return MODELS.get(model)(labels, **options)
+
+
+def deterministic(key: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The weights that the golden outputs were made with, as the reference's README defines."""
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if key.endswith("running_var"):
+        return rng.uniform(0.5, 1.5, shape)
+    if key.endswith(("running_mean", "bias")):
+        return rng.normal(0, 0.1, shape)
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+
+
+def filled(spec: ModelSpec) -> nn.Module:
+    network: nn.Module = spec.build()
+    network.load_state_dict(
+        {
+            key: torch.from_numpy(deterministic(key, tuple(value.shape)))
+            for key, value in network.state_dict().items()
+        }
+    )
+    return network
+
+
+@each_published
+def test_state_dict_is_the_published_one(
+    shared: Path, golden: str, model: str, options: dict[str, Scalar]
+) -> None:
+    facts = facts_of(shared, golden)
+    network = make(model, facts["num_classes"], options).build()
+    ours = [(key, list(value.shape)) for key, value in network.state_dict().items()]
+    assert ours == list(map(tuple, facts["state_dict"].items()))
+
+
+@each_published
+def test_leaf_layers_run_as_published(
+    shared: Path, golden: str, model: str, options: dict[str, Scalar]
+) -> None:
+    facts = facts_of(shared, golden)
+    spec = make(model, facts["num_classes"], options)
+    network = spec.build()
+    trace: list[list[Any]] = []
+
+    def watch(name: str) -> Any:
+        def note(layer: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+            trace.append([name, repr(layer), list(given[0].shape[1:]), list(out.shape[1:])])
+
+        return note
+
+    for name, layer in network.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(watch(name))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, spec.image.height, spec.image.width))
+    assert sorted(trace) == sorted(facts["layers"])
+
+
+@each_published
+def test_outputs_and_priors_are_the_published_ones(
+    shared: Path, golden: str, model: str, options: dict[str, Scalar]
+) -> None:
+    facts = facts_of(shared, golden)
+    spec = make(model, facts["num_classes"], options)
+    size = facts["input_size"]
+    image = np.random.Generator(np.random.PCG64(0)).normal(0, 1, (1, 3, size, size))
+    with torch.no_grad():
+        logits, offsets = filled(spec)(torch.from_numpy(image.astype(np.float32)))
+    assert logits.shape == (1, facts["num_priors"], facts["num_classes"])
+    assert offsets.shape == (1, facts["num_priors"], 4)
+    with np.load(shared / "reference" / f"{golden}.npz") as expected:
+        rows = expected["rows"]
+        for got, name in ((logits, "logits"), (offsets, "locations")):
+            want = expected[name]
+            np.testing.assert_allclose(
+                got[0].numpy()[rows], want, rtol=0, atol=1e-4 * np.abs(want).max()
+            )
+            mean = float(np.abs(got.numpy()).mean())
+            assert mean == pytest.approx(float(expected[f"{name}_abs_mean"]), rel=1e-4)
+        np.testing.assert_allclose(spec.priors[rows], expected["priors"], rtol=0, atol=1e-6)
+    assert spec.priors.shape == (facts["num_priors"], 4)
+    assert spec.priors.dtype == np.float32
+
+
+@each_published
+def test_preprocessing_is_the_published_one(
+    shared: Path, golden: str, model: str, options: dict[str, Scalar]
+) -> None:
+    facts = facts_of(shared, golden)
+    image = make(model, 2, options).image
+    unit = 255 if max(facts["image_mean"]) <= 1 else 1
+    assert image.height == image.width == facts["input_size"]
+    assert np.allclose(image.mean, np.asarray(facts["image_mean"]) * unit)
+    assert np.allclose(image.std, np.asarray(facts["image_std"]) * unit)
+
+
+@pytest.mark.parametrize("model", ["mb2_ssd_lite", "etinynet_ssd_lite"])
+def test_network_exports_with_static_shapes(model: str) -> None:
+    spec = make(model, 3, {"width": 0.35})
+    network = spec.build()
+    image = torch.randn(1, 3, spec.image.height, spec.image.width)
+    program = torch.export.export(network, (image,))
+    for got, want in zip(program.module()(image), network(image), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("size", [96, 160, 224])
+@pytest.mark.parametrize("model", ["mb2_ssd_lite", "etinynet_ssd_lite"])
+def test_priors_at_another_size_fit_the_maps(model: str, size: int) -> None:
+    network = make(model, 3, {"width": 0.35}).build()
+    with torch.no_grad():
+        logits, _ = network(torch.zeros(1, 3, size, size))
+    priors = network.priors_at(size)
+    assert len(priors) == logits.shape[1]
+    assert np.all((priors[:, :2] > 0) & (priors[:, :2] < 1))
+
+
+@pytest.mark.parametrize("model", ["mb2_ssd_lite", "etinynet_ssd_lite"])
+def test_priors_at_the_native_size_are_the_model_s(model: str) -> None:
+    spec = make(model, 3, {})
+    np.testing.assert_array_equal(spec.build().priors_at(spec.image.height), spec.priors)
+
+
+@pytest.mark.parametrize("width", [0.3, 2.0, 0.0])
+def test_etinynet_refuses_other_widths(width: float) -> None:
+    with pytest.raises(BadConfig, match=r"got width .* give one of 1\.0, 0\.75, 0\.5, 0\.35"):
+        make("etinynet_ssd_lite", 3, {"width": width})
+
+
+@pytest.mark.parametrize("model", ["mb2_ssd_lite", "etinynet_ssd_lite"])
+@pytest.mark.parametrize(
+    ("labels", "says"), [(("background",), "1 labels"), (("background", "a", "a"), "'a' twice")]
+)
+def test_labels_that_cannot_be_are_refused(model: str, labels: tuple[str, ...], says: str) -> None:
+    with pytest.raises(BadConfig, match=says):
+        MODELS.get(model)(labels)
