@@ -1,0 +1,1 @@
+"""How good detections are: VOC and COCO mean average precision with bootstrap intervals."""
