@@ -1,0 +1,163 @@
+"""Apache TVM's Relax virtual machine on the CPU (https://tvm.apache.org, Apache-2.0).
+
+Runs the shared libraries that the ``tvm_*`` exporters make; needs the TVM runtime only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ArtifactDamaged, Unsupported
+from harness.extras import require
+from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.records import Artifact
+
+ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+"""``e_machine`` of the ELF header (System V ABI, gabi chapter 4) for the machines people have."""
+
+ALIGNMENT = 64
+"""Bytes: generated code loads whole vectors, so an input must start at such an address."""
+
+FASTEST_CORES = 1
+"""Mode of ``runtime.config_threadpool``: workers on the fastest cores (kBig in TVM)."""
+
+
+@RUNNERS.register
+class TvmCpu(Runner):
+    """``relax.VirtualMachine`` with exactly the threads asked for."""
+
+    name = "tvm_cpu"
+    formats = frozenset({"tvm"})
+    modules = ("tvm",)
+    extra = "tvm"
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load the library.
+
+        Raises:
+            ArtifactDamaged: truncated, made for another machine or by another TVM.
+            Unsupported: TVM's pool refuses the number of threads.
+        """
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        check_library(path)
+        check_cpu(path, artifact)
+        # Read once, when TVM's thread pool starts; it is also the pool's upper bound.
+        os.environ["TVM_NUM_THREADS"] = str(options.threads)
+        tvm = require("tvm", extra="tvm")
+        made_by = artifact.toolchain.get("apache-tvm", tvm.__version__)
+        if made_by != tvm.__version__:
+            raise ArtifactDamaged(
+                f"{path.name} was built by TVM {made_by} and this is {tvm.__version__}:"
+                f" export {artifact.model} again, or install apache-tvm=={made_by}"
+            )
+        _set_threads(options.threads)
+        return TvmSession(tvm, path, artifact)
+
+
+class TvmSession(Session):
+    """One loaded module. Its outputs are views of memory that TVM allocates on every run."""
+
+    def __init__(self, tvm: Any, path: Path, artifact: Artifact) -> None:
+        relax = require("tvm.relax", extra="tvm")
+        device = tvm.cpu()
+        try:
+            machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), device)
+            self._main = machine["main"]
+        except Exception as error:  # the loader raises several types, none of them documented
+            reason = str(error).strip().splitlines() or [""]
+            raise ArtifactDamaged(
+                f"{path} is not a module that TVM can load ({reason[-1]}):"
+                f" export {artifact.model} again"
+            ) from error
+        self._machine = machine
+        self._from_dlpack = tvm.runtime.from_dlpack
+        self._input = tvm.runtime.empty(artifact.inputs[0].shape, "float32", device)
+        self._staging = np.from_dlpack(self._input)
+        self.versions = {"apache-tvm": str(tvm.__version__)}
+
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Run one batch; an aligned array is passed without a copy."""
+        if images.ctypes.data % ALIGNMENT == 0 and images.flags.c_contiguous:
+            given = self._from_dlpack(images)
+        else:
+            np.copyto(self._staging, images)
+            given = self._input
+        logits, offsets = self._main(given)
+        return RawOutputs(np.from_dlpack(logits), np.from_dlpack(offsets))
+
+    def close(self) -> None:
+        """Let go of the module."""
+        self._main = self._machine = None
+
+
+def _set_threads(threads: int) -> None:
+    """Make TVM's pool exactly ``threads`` wide, also in a process where it already runs."""
+    get_function = require("tvm_ffi", extra="tvm").get_global_func
+    get_function("runtime.config_threadpool")(FASTEST_CORES, threads)
+    given = int(get_function("runtime.NumThreads")())
+    if given != threads:
+        raise Unsupported(
+            f"TVM's thread pool takes {given} threads, not {threads}:"
+            f" ask for at most {given} in this process"
+        )
+
+
+def check_library(path: Path) -> None:
+    """Read the ELF header, because loading a truncated library kills the process.
+
+    Raises:
+        ArtifactDamaged: not an ELF library, shorter than its header says, or another machine's.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        raise ArtifactDamaged(f"{path} is not a Linux shared library: export the model again")
+    if head[4] != 2:
+        machine, bits = struct.unpack_from("<H", head, 18)[0], "32-bit"
+        name = ELF_MACHINES.get(machine, f"machine {machine}")
+        raise ArtifactDamaged(f"{path} was built for {bits} {name}, not {platform.machine()}")
+    order = "<" if head[5] == 1 else ">"
+    machine = struct.unpack_from(f"{order}H", head, 18)[0]
+    name = ELF_MACHINES.get(machine, f"machine {machine}")
+    if name != platform.machine():
+        raise ArtifactDamaged(
+            f"{path} was built for {name} and this machine is {platform.machine()}:"
+            " export the model here, or run it there"
+        )
+    offset = struct.unpack_from(f"{order}Q", head, 40)[0]
+    entry, count = struct.unpack_from(f"{order}HH", head, 58)
+    whole = offset + entry * count
+    size = path.stat().st_size
+    if size < whole:
+        raise ArtifactDamaged(
+            f"{path} has {size} bytes, its header says {whole}: export the model again"
+        )
+
+
+def check_cpu(path: Path, artifact: Artifact) -> None:
+    """Compare the instruction sets that the code uses with those Linux reports here.
+
+    Raises:
+        ArtifactDamaged: one is missing; running the module would stop with an illegal instruction.
+    """
+    needed = artifact.toolchain.get("cpu-features", "").split()
+    cpuinfo = Path("/proc/cpuinfo")
+    if not needed or platform.machine() != "x86_64" or not cpuinfo.is_file():
+        return
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    if flags is None:
+        return
+    missing = [name for name in needed if name.replace(".", "_") not in flags]
+    if missing:
+        raise ArtifactDamaged(
+            f"{path} uses {', '.join(missing)}, which this CPU lacks:"
+            " export the model again with target=native on this machine"
+        )
