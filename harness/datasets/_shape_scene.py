@@ -27,8 +27,8 @@ from harness.datasets._shape_painting import (
     lens,
     light,
     noise,
-    strokes,
     stripes,
+    strokes,
     uniform,
 )
 

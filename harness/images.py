@@ -1,0 +1,173 @@
+"""Pictures: reading them, and preparing them for a network.
+
+One `Preprocessor` serves calibration, evaluation and timing; it computes ``(pixel - mean) / std``
+of the resized picture by a table of 256 entries per channel. The same table quantizes where the
+input tensor is int8 or uint8, so quantizing costs nothing and rounds exactly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from harness.cache import sha256_text
+from harness.errors import BadConfig, BadImage
+from harness.records import ImageSpec, TensorSpec, encode
+
+Pixels = NDArray[np.uint8]
+SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+QUANTIZED = ("int8", "uint8")
+
+
+def load_image(path: Path | str) -> Pixels:
+    """Read a picture as ``(h, w, 3)`` uint8 RGB.
+
+    The EXIF rotation is applied. Grey, palette, CMYK and 16-bit pictures are converted; of 16 bits
+    the upper 8 are kept; an alpha channel is dropped; of an animation the first frame is read.
+
+    Raises:
+        BadImage: missing, empty, truncated, larger than Pillow's bomb limit, or no picture.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage(f"image {path} is empty (0 bytes): restore it or take it off the list")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that is not used here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                return _rgb(picture)
+    except BadImage:
+        raise
+    except FileNotFoundError:
+        raise BadImage(f"image {path} does not exist: restore it or take it off the list") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImage(
+            f"image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels, which may be a"
+            " decompression bomb: scale it down"
+        ) from None
+    except Exception as error:  # Pillow's decoders fail on bad bytes in any way they like
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "no picture format that Pillow knows"
+        raise BadImage(
+            f"image {path} cannot be read ({reason}): restore it or take it off the list"
+        ) from error
+
+
+def _rgb(picture: Image.Image) -> Pixels:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in SIXTEEN_BIT or upright.mode == "I":
+        values = np.asarray(upright)
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 65535:
+            raise ValueError("grey levels beyond 16 bits")
+        grey = (values.astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if upright.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if upright.mode in ("P", "PA"):
+        upright = upright.convert("RGBA")
+    if upright.mode != "RGB":
+        upright = upright.convert("RGB")
+    return np.array(upright)
+
+
+def float_input(spec: ImageSpec) -> TensorSpec:
+    """The float32 NCHW input that training and calibration use, ``(1, 3, height, width)``."""
+    return TensorSpec(
+        name="image", dtype="float32", shape=(1, 3, spec.height, spec.width), layout="NCHW"
+    )
+
+
+class Preprocessor:
+    """Makes an artifact's input from a picture.
+
+    Args:
+        spec: size, mean, std and channel order.
+        tensor: layout, dtype, and for int8 and uint8 scale and zero point of the input.
+
+    Raises:
+        BadConfig: the two do not fit each other.
+    """
+
+    def __init__(self, spec: ImageSpec, tensor: TensorSpec) -> None:
+        sides = (spec.height, spec.width)
+        expected = {"NCHW": (3, *sides), "NHWC": (*sides, 3)}.get(tensor.layout)
+        if tuple(tensor.shape[1:]) != expected:
+            raise BadConfig(
+                f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected (n, *{expected})"
+                " from the image spec: correct the artifact's manifest"
+            )
+        self._size = (spec.width, spec.height)
+        self._planar = tensor.layout == "NCHW"
+        self._shape = (1, *tensor.shape[1:])
+        self._table = lookup_table(spec, tensor)
+        self._same = bool((self._table == self._table[0]).all())
+        self._flip = spec.channel_order == "bgr"
+        self._fingerprint = sha256_text(["preprocessing", encode(spec).decode()])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the image spec: equal where pictures are prepared alike."""
+        return self._fingerprint
+
+    def __call__(self, image: Pixels) -> NDArray[Any]:
+        """``(h, w, 3)`` uint8 RGB to ``(1, ...)``, a new contiguous array.
+
+        Pillow's bilinear filter is used, which averages over the source pixels when it shrinks.
+
+        Raises:
+            BadImage: another shape or dtype.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise BadImage(
+                f"an image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
+            )
+        picture = Image.fromarray(image)
+        if picture.size != self._size:
+            picture = picture.resize(self._size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture)
+        if self._flip:
+            pixels = pixels[:, :, ::-1]
+        if self._same:  # one look-up for all channels
+            moved = pixels.transpose(2, 0, 1) if self._planar else pixels
+            return self._table[0].take(moved)[None]
+        out = np.empty(self._shape, self._table.dtype)
+        for channel, table in enumerate(self._table):
+            target = out[0, channel] if self._planar else out[0, :, :, channel]
+            target[...] = table.take(pixels[:, :, channel])
+        return out
+
+
+def lookup_table(spec: ImageSpec, tensor: TensorSpec) -> NDArray[Any]:
+    """``(3, 256)``: what each pixel value of each channel becomes in the tensor's dtype.
+
+    Float32 is ``(pixel - mean) / std`` computed in float64 and rounded once; int8 and uint8 are
+    ``real / scale + zero_point`` of that, rounded half to even and saturated.
+
+    Raises:
+        BadConfig: another dtype, or a quantized tensor without a usable scale and zero point.
+    """
+    mean, std = np.array(spec.mean)[:, None], np.array(spec.std)[:, None]
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise BadConfig(f"image mean {spec.mean} and std {spec.std} must be finite, std above 0")
+    real = ((np.arange(256) - mean) / std).astype(np.float32)
+    if tensor.dtype == "float32":
+        return real
+    if tensor.dtype not in QUANTIZED:
+        raise BadConfig(f"input '{tensor.name}' is {tensor.dtype}: expected float32, int8 or uint8")
+    if tensor.scale is None or tensor.zero_point is None or not 0 < tensor.scale < np.inf:
+        raise BadConfig(
+            f"input '{tensor.name}' is {tensor.dtype} with scale {tensor.scale} and zero point"
+            f" {tensor.zero_point}: a quantized input needs both, the scale above 0"
+        )
+    limits = np.iinfo(tensor.dtype)
+    steps = np.rint(real.astype(np.float64) / tensor.scale) + tensor.zero_point
+    quantized: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(tensor.dtype)
+    return quantized
