@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.cache import sha256_text
 from harness.errors import BadConfig, BadImage
@@ -54,7 +54,7 @@ def load_image(path: Path | str) -> Pixels:
         ) from None
     except Exception as error:  # Pillow's decoders fail on bad bytes in any way they like
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             reason = "no picture format that Pillow knows"
         raise BadImage(
             f"image {path} cannot be read ({reason}): restore it or take it off the list"
@@ -101,8 +101,8 @@ class Preprocessor:
         expected = {"NCHW": (3, *sides), "NHWC": (*sides, 3)}.get(tensor.layout)
         if tuple(tensor.shape[1:]) != expected:
             raise BadConfig(
-                f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected (n, *{expected})"
-                " from the image spec: correct the artifact's manifest"
+                f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected"
+                f" (n, *{expected}) from the image spec: correct the artifact's manifest"
             )
         self._size = (spec.width, spec.height)
         self._planar = tensor.layout == "NCHW"
@@ -137,7 +137,8 @@ class Preprocessor:
             pixels = pixels[:, :, ::-1]
         if self._same:  # one look-up for all channels
             moved = pixels.transpose(2, 0, 1) if self._planar else pixels
-            return self._table[0].take(moved)[None]
+            once: NDArray[Any] = self._table[0].take(moved)[None]
+            return once
         out = np.empty(self._shape, self._table.dtype)
         for channel, table in enumerate(self._table):
             target = out[0, channel] if self._planar else out[0, :, :, channel]
@@ -157,7 +158,7 @@ def lookup_table(spec: ImageSpec, tensor: TensorSpec) -> NDArray[Any]:
     mean, std = np.array(spec.mean)[:, None], np.array(spec.std)[:, None]
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise BadConfig(f"image mean {spec.mean} and std {spec.std} must be finite, std above 0")
-    real = ((np.arange(256) - mean) / std).astype(np.float32)
+    real: NDArray[Any] = ((np.arange(256) - mean) / std).astype(np.float32)
     if tensor.dtype == "float32":
         return real
     if tensor.dtype not in QUANTIZED:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 Outline = Callable[[Field, Field, float], Field]
 REACH = 1.1
 
@@ -32,7 +33,8 @@ def radius(u: Field, v: Field) -> Field:
 
 def box(u: Field, v: Field, half_width: float, half_height: float) -> Field:
     """Distance to a centred rectangle (exact along its sides)."""
-    return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
+    distance: Field = np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
+    return distance
 
 
 def sides(u: Field, v: Field, count: int) -> list[Field]:
@@ -58,13 +60,15 @@ def disc(u: Field, v: Field, p: float) -> Field:
 def ring(u: Field, v: Field, p: float) -> Field:
     """A circle with a round hole of 40 to 70 % of its radius."""
     hole = 0.4 + 0.3 * p
-    return np.abs(radius(u, v) - (1 + hole) / 2) - (1 - hole) / 2
+    distance: Field = np.abs(radius(u, v) - (1 + hole) / 2) - (1 - hole) / 2
+    return distance
 
 
 def crescent(u: Field, v: Field, p: float) -> Field:
     """A disc less a second, smaller disc that reaches over its edge."""
     shift = 0.42 + 0.16 * p
-    return np.maximum(radius(u, v) - 1, 0.82 - radius(u - shift, v))
+    distance: Field = np.maximum(radius(u, v) - 1, 0.82 - radius(u - shift, v))
+    return distance
 
 
 def heart(u: Field, v: Field, p: float) -> Field:
@@ -75,7 +79,8 @@ def heart(u: Field, v: Field, p: float) -> Field:
     square = (np.maximum(across + up, across - up) * 0.707107) - half
     upper = np.maximum(square, -up - half)
     lobe = radius(across - half * 0.707107, up - half * 0.707107) - half
-    return np.minimum(np.maximum(upper, square), lobe)
+    distance: Field = np.minimum(np.maximum(upper, square), lobe)
+    return distance
 
 
 def triangle(u: Field, v: Field, p: float) -> Field:
@@ -83,7 +88,8 @@ def triangle(u: Field, v: Field, p: float) -> Field:
     wide = 0.62 + 0.18 * p
     cos, sin = turn(math.atan2(wide, 1.65))
     flank = np.abs(u) * cos + (v - 0.95) * sin
-    return np.maximum(flank, -v - 0.7)
+    distance: Field = np.maximum(flank, -v - 0.7)
+    return distance
 
 
 def arrow(u: Field, v: Field, p: float) -> Field:
@@ -93,7 +99,8 @@ def arrow(u: Field, v: Field, p: float) -> Field:
     cos, sin = turn(math.atan2(wide, 1 - neck))
     head = np.maximum(np.abs(u) * cos + (v - 1) * sin, neck - v)
     shaft = box(u, v - (neck - 1) / 2, 0.24 + 0.06 * p, (1 + neck) / 2)
-    return np.minimum(head, shaft)
+    distance: Field = np.minimum(head, shaft)
+    return distance
 
 
 def square(u: Field, v: Field, p: float) -> Field:
@@ -114,13 +121,15 @@ def star(u: Field, v: Field, p: float) -> Field:
         np.maximum(next_most, np.minimum(most, other), out=next_most)
         np.maximum(most, other, out=most)
     next_most -= 0.309017 + 0.08 * p
-    return np.maximum(next_most, radius(u, v) - 1.05)
+    distance: Field = np.maximum(next_most, radius(u, v) - 1.05)
+    return distance
 
 
 def cross(u: Field, v: Field, p: float) -> Field:
     """A plus sign."""
     arm = 0.26 + 0.14 * p
-    return np.minimum(box(u, v, 0.98, arm), box(u, v, arm, 0.98))
+    distance: Field = np.minimum(box(u, v, 0.98, arm), box(u, v, arm, 0.98))
+    return distance
 
 
 OUTLINES: dict[str, Outline] = {

@@ -114,7 +114,7 @@ def window(canvas: Canvas, x: float, y: float, reach: float) -> tuple[Canvas, Fi
     return canvas[top:bottom, left:right], across, down
 
 
-def blend(patch: Canvas, cover: Field, colour: NDArray[np.float32]) -> None:
+def blend(patch: Canvas, cover: Field, colour: Field) -> None:
     """Paint ``colour`` (3,) or (h, w, 3) over the patch where ``cover`` (h, w) says so."""
     paint = colour - patch
     paint *= cover[..., None]

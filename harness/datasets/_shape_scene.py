@@ -91,20 +91,21 @@ def sizes(rng: Generator, count: int, side: float) -> list[float]:
     return sorted(chosen, reverse=True)
 
 
-def surface(rng: Generator, ground: NDArray[np.int64], item: Stamp) -> NDArray[np.float32]:
+def surface(rng: Generator, ground: NDArray[np.int64], item: Stamp) -> Field:
     """The object's paint, (s, s, 3) or (3,): a colour that stands out from ``ground``, textured."""
     least = 45 if float(rng.random()) < 0.12 else 130  # sum of differences over the channels
     colours = rng.integers(15, 241, (8, 3))
     apart = np.abs(colours - ground).sum(1)
     good = np.flatnonzero((apart >= least) & ((least > 45) | (apart < 130)))
-    colour = colours[good[0] if good.size else int(apart.argmax())].astype(np.float32)
+    best = good[0] if good.size else int(apart.argmax())
+    colour: Field = colours[best].astype(np.float32)
     height, width = item.cover.shape
     kind, strength = float(rng.random()), np.float32(uniform(rng, 8, 26))
     rim = float(rng.random()) < 0.25
     if kind < 0.35 and not rim:
         return colour
     if kind < 0.35:
-        pattern = np.zeros((height, width), np.float32)
+        pattern: Field = np.zeros((height, width), np.float32)
     elif kind < 0.6:
         pattern = noise(rng, height, width, int(rng.integers(2, 6)), 2)
     elif kind < 0.8:
@@ -117,7 +118,8 @@ def surface(rng: Generator, ground: NDArray[np.int64], item: Stamp) -> NDArray[n
     if rim:
         band = item.depth > np.float32(-uniform(rng, 1.5, 4))
         pattern -= band * np.float32(uniform(rng, 25, 60))
-    return colour + pattern[..., None]
+    colour = colour + pattern[..., None]
+    return colour
 
 
 def scene(rng: Generator) -> Scene:
