@@ -209,5 +209,6 @@ def _check(
     ):
         raise BadInput(
             f"outputs have logits {logits.shape} and offsets {offsets.shape}, expected"
-            f" {leading}classes) and {leading}4) for these images and priors: check the order of the outputs in the manifest"
+            f" {leading}classes) and {leading}4) for these images and"
+            " priors: check the order of the outputs in the manifest"
         )

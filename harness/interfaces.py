@@ -31,12 +31,15 @@ class Truth(NamedTuple):
         labels: ``(n,)`` int64 indices into the data set's labels; 0 is the background, never used.
         difficult: ``(n,)`` bool, Pascal VOC's flag.
         crowd: ``(n,)`` bool, COCO's ``iscrowd``.
+        area: ``(n,)`` float64 in pixels, COCO's area of the segment, which decides what counts as
+            small, medium or large; None where a data set has only boxes.
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
+    area: NDArray[np.float64] | None = None
 
 
 class Dataset(ABC):
@@ -113,13 +116,17 @@ class ExportJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an exporter answers: files written (relative to the folder) and how to feed them."""
+    """What an exporter answers: files written (relative to the folder) and how to feed them.
+
+    ``format`` is set only where an option makes another format than the exporter's own.
+    """
 
     files: Sequence[str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     toolchain: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    format: str | None = None
 
 
 class Exporter(ABC):

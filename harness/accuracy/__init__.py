@@ -1,1 +1,148 @@
-"""How good detections are: VOC and COCO mean average precision with bootstrap intervals."""
+"""How good detections are: VOC and COCO mean average precision with bootstrap intervals.
+
+`evaluate` scores one set of detections; `compare` says what a compressed model lost against its
+float parent on the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.accuracy.bootstrap import draw, interval, means, paired
+from harness.accuracy.coco import coco_summary
+from harness.accuracy.curves import Matches, Weights, area_under, eleven_points, recall_levels
+from harness.accuracy.voc import voc_matches, voc_result
+from harness.interfaces import Detections, Truth
+from harness.records import Measurement
+
+RESAMPLES = 1000
+UNDEFINED = "no image holds an object that counts, so there is no average precision"
+DEFINITIONS: dict[str, dict[str, str]] = {
+    "accuracy.voc07_map": {"definition": "VOC 2007, 11 recalls", "iou": "0.5"},
+    "accuracy.voc12_map": {"definition": "VOC 2012, area under the curve", "iou": "0.5"},
+    "accuracy.coco_map": {"definition": "COCO, 101 recalls", "iou": "0.5:0.05:0.95"},
+    "accuracy.coco_map50": {"definition": "COCO, 101 recalls", "iou": "0.5"},
+}
+"""The metrics of `evaluate`, in its order."""
+
+
+def evaluate(
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    sizes: Sequence[tuple[int, int]],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[Measurement, ...]:
+    """Four mean average precisions (see `DEFINITIONS`), 0..1, with 95 % intervals over images.
+
+    Args:
+        truths: ground truth of each image.
+        detections: what was found in each image, in the same order.
+        sizes: ``(height, width)`` of each image in pixels.
+        labels: class names, background first.
+
+    Returns:
+        Measurements whose conditions hold ``definition``, ``iou``, ``images``, ``resamples``,
+        ``seed``, ``ci95`` and ``per_class``, and in ``accuracy.coco_map`` all COCO figures under
+        ``coco``. What no object defines is None, with a ``reason`` beside the metric's value.
+
+    Raises:
+        BadInput: different numbers of images, labels out of range, values that are not finite.
+    """
+    voc = voc_matches(truths, detections, len(labels))
+    coco = coco_summary(truths, detections, sizes, labels)
+    voc07, voc12 = (voc_result(voc, labels, rule) for rule in (eleven_points, area_under))
+    estimates = (voc07.mean, voc12.mean, coco.figures["map"], coco.figures["map50"])
+    per_class = (voc07.per_class, voc12.per_class, coco.per_class, coco.per_class50)
+    drawn = _figures(voc, coco.matches, draw(len(truths), resamples, seed))
+    found = []
+    for metric, value, values, classes in zip(
+        DEFINITIONS, estimates, drawn, per_class, strict=True
+    ):
+        limits = None if value is None else interval(values)
+        conditions: dict[str, Any] = {
+            **DEFINITIONS[metric],
+            "images": len(truths),
+            "resamples": resamples,
+            "seed": seed,
+            "ci95": None if limits is None else [limits.low, limits.high],
+            "per_class": classes,
+        }
+        if metric == "accuracy.coco_map":
+            conditions["coco"] = coco.figures
+        if value is None:
+            conditions["reason"] = UNDEFINED
+        found.append(Measurement(metric=metric, value=value, unit="1", conditions=conditions))
+    return tuple(found)
+
+
+def compare(
+    truths: Sequence[Truth],
+    parent: Sequence[Detections],
+    child: Sequence[Detections],
+    sizes: Sequence[tuple[int, int]],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[Measurement, ...]:
+    """What ``child`` changes against ``parent`` on the same images: a paired bootstrap.
+
+    Returns:
+        ``accuracy.<figure>_change`` for each metric of `evaluate`: child minus parent with
+        ``ci95`` and a ``verdict`` in words, in AP points.
+
+    Raises:
+        BadInput: as `evaluate`.
+    """
+    weights = _with_all(draw(len(truths), resamples, seed))
+    before, after = (
+        _figures(
+            voc_matches(truths, detections, len(labels)),
+            coco_summary(truths, detections, sizes, labels).matches,
+            weights,
+        )
+        for detections in (parent, child)
+    )
+    found = []
+    for metric, first, second in zip(DEFINITIONS, before, after, strict=True):
+        change = paired(first, second)
+        conditions: dict[str, Any] = {
+            **DEFINITIONS[metric],
+            "images": len(truths),
+            "resamples": resamples,
+            "seed": seed,
+            "ci95": None if change is None else [change.low, change.high],
+            "verdict": None if change is None else change.verdict,
+        }
+        if change is None:
+            conditions["reason"] = UNDEFINED
+        value = None if change is None else change.estimate
+        found.append(
+            Measurement(metric=f"{metric}_change", value=value, unit="1", conditions=conditions)
+        )
+    return tuple(found)
+
+
+def _figures(
+    voc: Sequence[Matches], coco: Sequence[Matches], weights: Weights
+) -> tuple[NDArray[np.float64], ...]:
+    """The figures of `DEFINITIONS` in each resample, each ``(resamples,)``, NaN where undefined."""
+    by_threshold = means(coco, weights, recall_levels)
+    return (
+        means(voc, weights, eleven_points)[0],
+        means(voc, weights, area_under)[0],
+        by_threshold.mean(axis=0),
+        by_threshold[0],
+    )
+
+
+def _with_all(weights: Weights) -> Weights:
+    """``weights`` behind a first column in which every image counts once."""
+    return np.concatenate([np.ones((len(weights), 1), np.float32), weights], axis=1)

@@ -11,13 +11,17 @@ before), so curves are held at the hits only: a few hundred points instead of th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Weights = NDArray[np.float64]
-"""``(images, resamples)``: how often each image counts in each resample."""
+Weights = NDArray[np.float32] | NDArray[np.float64]
+"""``(images, resamples)``: how often each image counts in each resample, whole numbers.
+
+float32 is exact up to 2**24 detections in a class; what is divided is float64 in any case.
+"""
+RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 class Matches(NamedTuple):
@@ -57,15 +61,17 @@ Rule = Callable[[Curve], NDArray[np.float64]]
 
 def average_precision(matches: Matches, weights: Weights, rule: Rule) -> NDArray[np.float64]:
     """Average precision ``(t, resamples)``, NaN where a resample holds no object of the class."""
-    positives = matches.positives @ weights
-    drawn = weights[matches.image]
+    positives = matches.positives @ weights.astype(np.float64)
+    drawn: NDArray[Any] = weights[matches.image]
     counted = np.cumsum(drawn, axis=0)
     values = np.zeros((len(matches.hit), weights.shape[1]))
     for row, (hit, ignored) in enumerate(zip(matches.hit, matches.ignored, strict=True)):
         at = np.flatnonzero(hit)
         if at.size:
-            total = counted[at] - _sum_before(drawn, np.flatnonzero(ignored), at)
-            found = np.cumsum(drawn[at], axis=0)
+            total = counted[at]
+            if ignored.any():
+                total -= _sum_before(drawn, np.flatnonzero(ignored), at)
+            found = np.cumsum(drawn[at], axis=0, dtype=np.float64)
             precision = found / np.maximum(total, 1.0)  # 0 before the first image that was drawn
             highest = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
             values[row] = rule(Curve(found, highest, np.maximum(positives, 1.0)))
@@ -88,18 +94,20 @@ def area_under(curve: Curve) -> NDArray[np.float64]:
     return _sum_of_steps(curve.found, curve.precision) / curve.positives
 
 
+def recall_levels(curve: Curve) -> NDArray[np.float64]:
+    """COCO: mean of the precision at recall 0, 0.01 … 1, as floats, as pycocotools does."""
+    levels = np.searchsorted(RECALLS, curve.found / curve.positives, side="right")
+    return _sum_of_steps(levels, curve.precision) / len(RECALLS)
+
+
 def _sum_of_steps(
-    levels: NDArray[np.float64], precision: NDArray[np.float64]
+    levels: NDArray[np.float64] | NDArray[np.intp], precision: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Sum of the precision at each hit, times how many levels it is the first to reach."""
     return np.asarray((np.diff(levels, axis=0, prepend=0) * precision).sum(axis=0))
 
 
-def _sum_before(
-    drawn: Weights, chosen: NDArray[np.intp], at: NDArray[np.intp]
-) -> NDArray[np.float64] | float:
+def _sum_before(drawn: Weights, chosen: NDArray[np.intp], at: NDArray[np.intp]) -> NDArray[Any]:
     """Sum of the ``chosen`` rows that stand before each of the rows ``at``."""
-    if not chosen.size:
-        return 0.0
-    sums = np.concatenate([np.zeros((1, drawn.shape[1])), np.cumsum(drawn[chosen], axis=0)])
+    sums = np.concatenate([np.zeros_like(drawn[:1]), np.cumsum(drawn[chosen], axis=0)])
     return np.asarray(sums[np.searchsorted(chosen, at)])

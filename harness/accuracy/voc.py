@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import boxes as geometry
-from harness.accuracy.curves import Matches, area_under, average_precision, eleven_points
+from harness.accuracy.curves import Matches, Rule, area_under, average_precision, eleven_points
 from harness.errors import BadInput
 from harness.interfaces import Detections, Truth
 
 Definition = Literal["voc07", "voc12"]
-RULES = {"voc07": eleven_points, "voc12": area_under}
+RULES: dict[Definition, Rule] = {"voc07": eleven_points, "voc12": area_under}
 
 
 class VocResult(NamedTuple):
@@ -56,12 +56,16 @@ def voc_map(
     Raises:
         BadInput: different numbers of images, labels out of range, values that are not finite.
     """
-    weights = np.ones((len(truths), 1))
+    matches = voc_matches(truths, detections, len(labels), iou_threshold)
+    return voc_result(matches, labels, RULES[definition])
+
+
+def voc_result(matches: Sequence[Matches], labels: Sequence[str], rule: Rule) -> VocResult:
+    """Average precision per class and their mean, from the matches of every class."""
+    weights = np.ones((len(matches[0].positives), 1))
     per_class: dict[str, float | None] = {}
-    for label, matches in zip(
-        labels[1:], voc_matches(truths, detections, len(labels), iou_threshold), strict=True
-    ):
-        value = float(average_precision(matches, weights, RULES[definition])[0, 0])
+    for label, of_class in zip(labels[1:], matches, strict=True):
+        value = float(average_precision(of_class, weights, rule)[0, 0])
         per_class[label] = None if np.isnan(value) else value
     known = [value for value in per_class.values() if value is not None]
     return VocResult(sum(known) / len(known) if known else None, per_class)
@@ -117,8 +121,11 @@ def check(truths: Sequence[Truth], detections: Sequence[Detections], classes: in
     """Refuse what cannot be scored.
 
     Raises:
-        BadInput: different numbers of images, labels out of range, values that are not finite.
+        BadInput: no classes, different numbers of images, labels out of range, values that are
+            not finite.
     """
+    if classes < 2:
+        raise BadInput("there are no classes beside the background: nothing can be scored")
     if len(truths) != len(detections):
         raise BadInput(
             f"{len(truths)} images have ground truth and {len(detections)} have detections:"
