@@ -118,8 +118,8 @@ def surface(rng: Generator, ground: NDArray[np.int64], item: Stamp) -> Field:
     if rim:
         band = item.depth > np.float32(-uniform(rng, 1.5, 4))
         pattern -= band * np.float32(uniform(rng, 25, 60))
-    colour = colour + pattern[..., None]
-    return colour
+    painted: Field = colour + pattern[..., None]
+    return painted
 
 
 def scene(rng: Generator) -> Scene:

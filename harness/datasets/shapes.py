@@ -14,6 +14,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets._shape_cache import Drawn, Entry, ShapeCache
 from harness.datasets._shape_scene import NAMES, Scene, scene
 from harness.errors import BadConfig, UnknownName
 from harness.interfaces import Dataset, Truth
@@ -33,6 +34,7 @@ class Shapes(Dataset):
     Args:
         split: ``train``, ``val`` or ``calibration``.
         count: number of images, up to `MOST`; image i is the same whatever the count.
+        cached: keep what is drawn on disk, in chunks of 64 images, and read it from there.
 
     Raises:
         UnknownName: no such split.
@@ -42,7 +44,7 @@ class Shapes(Dataset):
     name = "shapes"
     labels = LABELS
 
-    def __init__(self, split: str, count: int | None = None) -> None:
+    def __init__(self, split: str, count: int | None = None, *, cached: bool = False) -> None:
         if split not in SPLITS:
             raise UnknownName(f"shapes has no split '{split}': {suggest(split, SPLITS)}")
         self.split = split
@@ -51,6 +53,8 @@ class Shapes(Dataset):
         if not 1 <= self._count <= MOST:
             raise BadConfig(f"shapes:{split} count is {count}, expected 1 to {MOST}")
         self._last: tuple[int, Scene] | None = None
+        name = f"v{VERSION}-{split}"
+        self._cache = ShapeCache(name, self._drawn) if cached else None
 
     def __len__(self) -> int:
         return self._count
@@ -61,19 +65,26 @@ class Shapes(Dataset):
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """``(h, w, 3)`` RGB pixels, longest side 320."""
-        return self.scene(index).image
+        if self._cache is None:
+            return self.scene(index).image
+        return self._cache.pixels(self._valid(index))
 
     def truth(self, index: int) -> Truth:
         """Boxes on whole pixels; none is difficult or a crowd."""
-        drawn = self.scene(index)
-        flags = np.zeros(len(drawn.boxes), np.bool_)
-        return Truth(drawn.boxes, drawn.kinds + 1, flags, flags.copy())
+        if self._cache is None:
+            drawn = self.scene(index)
+            boxes, labels = drawn.boxes, drawn.kinds + 1
+        else:
+            entry = self._cache.entry(self._valid(index))
+            boxes = np.array(entry.boxes, np.float32).reshape(-1, 4)
+            labels = np.array(entry.labels, np.int64)
+        return Truth(boxes, labels, np.zeros(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_))
 
     def digest(self, index: int) -> str:
         """SHA-256 of the version, the size and the pixels."""
-        pixels = self.image(index)
-        head = f"shapes {VERSION} {pixels.shape[0]} {pixels.shape[1]}\n".encode()
-        return hashlib.sha256(head + pixels.tobytes()).hexdigest()
+        if self._cache is None:
+            return pixels_digest(self.image(index))
+        return self._cache.entry(self._valid(index)).digest
 
     def scene(self, index: int) -> Scene:
         """The whole scene, masks included; the last one drawn is kept.
@@ -81,9 +92,35 @@ class Shapes(Dataset):
         Raises:
             IndexError: not in 0..len - 1.
         """
+        return self._scene(self._valid(index))
+
+    def _valid(self, index: int) -> int:
         if not 0 <= index < self._count:
             raise IndexError(f"shapes:{self.split} has {self._count} images, no number {index}")
+        return index
+
+    def _scene(self, index: int) -> Scene:
+        """Draw; a chunk of the cache may reach beyond ``count``."""
         if self._last is None or self._last[0] != index:
             seed = np.random.SeedSequence((VERSION, self._number, index))
             self._last = (index, scene(np.random.Generator(np.random.PCG64(seed))))
         return self._last[1]
+
+    def _drawn(self, index: int) -> Drawn:
+        """What the cache keeps of a scene."""
+        found = self._scene(index)
+        height, width = found.image.shape[:2]
+        entry = Entry(
+            height=height,
+            width=width,
+            boxes=found.boxes.astype(int).tolist(),
+            labels=(found.kinds + 1).tolist(),
+            digest=pixels_digest(found.image),
+        )
+        return Drawn(entry, found.image)
+
+
+def pixels_digest(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 of the version, the size and the pixels, as hex."""
+    head = f"shapes {VERSION} {pixels.shape[0]} {pixels.shape[1]}\n".encode()
+    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
