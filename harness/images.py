@@ -78,6 +78,24 @@ def _rgb(picture: Image.Image) -> Pixels:
     return np.array(upright)
 
 
+def resize(image: Pixels, spec: ImageSpec) -> Pixels:
+    """``(h, w, 3)`` uint8 RGB stretched to the spec's size; the picture itself if it has that size.
+
+    Pillow's bilinear filter is used, which averages over the source pixels when it shrinks.
+
+    Raises:
+        BadImage: another shape or dtype.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise BadImage(
+            f"an image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
+        )
+    if image.shape[:2] == (spec.height, spec.width):
+        return image
+    size = (spec.width, spec.height)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
 def float_input(spec: ImageSpec) -> TensorSpec:
     """The float32 NCHW input that training and calibration use, ``(1, 3, height, width)``."""
     return TensorSpec(
@@ -104,7 +122,7 @@ class Preprocessor:
                 f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected"
                 f" (n, *{expected}) from the image spec: correct the artifact's manifest"
             )
-        self._size = (spec.width, spec.height)
+        self._spec = spec
         self._planar = tensor.layout == "NCHW"
         self._shape = (1, *tensor.shape[1:])
         self._table = lookup_table(spec, tensor)
@@ -120,19 +138,10 @@ class Preprocessor:
     def __call__(self, image: Pixels) -> NDArray[Any]:
         """``(h, w, 3)`` uint8 RGB to ``(1, ...)``, a new contiguous array.
 
-        Pillow's bilinear filter is used, which averages over the source pixels when it shrinks.
-
         Raises:
             BadImage: another shape or dtype.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise BadImage(
-                f"an image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
-            )
-        picture = Image.fromarray(image)
-        if picture.size != self._size:
-            picture = picture.resize(self._size, Image.Resampling.BILINEAR)
-        pixels = np.asarray(picture)
+        pixels = resize(image, self._spec)
         if self._flip:
             pixels = pixels[:, :, ::-1]
         if self._same:  # one look-up for all channels
