@@ -1,4 +1,4 @@
-"""Optional frameworks: imported where they are needed, with the exact pip line where they are absent."""
+"""Optional frameworks: imported where they are needed, the exact pip line where they are absent."""
 
 from __future__ import annotations
 

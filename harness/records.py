@@ -32,7 +32,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all records."""
 
 
-class ImageSpec(Record):
+class ImageSpec(Record, frozen=True):
     """How a photo becomes the network's input: ``(pixel - mean) / std`` on 0..255 pixels.
 
     One object serves calibration, evaluation and timing.
@@ -46,7 +46,7 @@ class ImageSpec(Record):
     resize: Literal["stretch-bilinear"] = "stretch-bilinear"
 
 
-class Decoding(Record):
+class Decoding(Record, frozen=True):
     """How logits and offsets become detections (SSD, Liu et al. 2016, section 2.2)."""
 
     score: Literal["softmax", "sigmoid"] = "softmax"
@@ -58,7 +58,7 @@ class Decoding(Record):
     max_detections: int = 100
 
 
-class Source(Record):
+class Source(Record, frozen=True):
     """Where an architecture comes from."""
 
     paper: str
@@ -89,7 +89,7 @@ class ModelSpec:
     source: Source
 
 
-class TensorSpec(Record):
+class TensorSpec(Record, frozen=True):
     """One input or output of an artifact.
 
     ``layout`` is ``NCHW`` or ``NHWC`` for images, ``NPC`` for (n, priors, channels). ``scale`` and
@@ -104,7 +104,7 @@ class TensorSpec(Record):
     zero_point: int | None = None
 
 
-class FileEntry(Record):
+class FileEntry(Record, frozen=True):
     """One file of an artifact, beside its manifest. ``role`` says what it is for."""
 
     path: str
@@ -113,7 +113,7 @@ class FileEntry(Record):
     size_bytes: int
 
 
-class CalibrationList(Record):
+class CalibrationList(Record, frozen=True):
     """The images that chose the quantization ranges, by content."""
 
     dataset: str
@@ -122,7 +122,7 @@ class CalibrationList(Record):
     sha256: tuple[str, ...]
 
 
-class Artifact(Record):
+class Artifact(Record, frozen=True):
     """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
 
     ``outputs`` are logits first, offsets second. ``sha256`` and ``size_bytes`` are those of the
@@ -160,7 +160,7 @@ class Artifact(Record):
         return f"{self.model}/{self.exporter}/{self.sha256[:12]}"
 
 
-class Cell(Record):
+class Cell(Record, frozen=True):
     """One planned measurement. ``threads`` is what is asked of the runtime."""
 
     model: str
@@ -169,7 +169,7 @@ class Cell(Record):
     exporter: str
     export_options: Options
     runner: str
-    measure: Literal["accuracy", "latency"]
+    measure: Literal["accuracy", "latency", "parity"]
     threads: int
     batch: int = 1
     target: str = "cpu"
@@ -177,12 +177,12 @@ class Cell(Record):
 
     @property
     def model_name(self) -> str:
-        """Model with its options, as shown to people: ``etinynet_ssd_lite[width=0.35]``."""
+        """Model with its options, as shown to people: ``etinynet_ssd_lite:width=0.35``."""
         given = ",".join(f"{key}={value}" for key, value in sorted(self.model_options.items()))
-        return f"{self.model}[{given}]" if given else self.model
+        return f"{self.model}:{given}" if given else self.model
 
 
-class Measurement(Record):
+class Measurement(Record, frozen=True):
     """One measured quantity with its raw samples and the conditions it holds under.
 
     ``value`` is None where the samples do not license the figure. Names are dotted:
@@ -194,10 +194,10 @@ class Measurement(Record):
     value: float | None
     unit: str
     samples: tuple[float, ...] = ()
-    conditions: dict[str, Any] = {}
+    conditions: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class RunRecord(Record):
+class RunRecord(Record, frozen=True):
     """What became of one cell."""
 
     cell: Cell
@@ -236,7 +236,9 @@ def decode(data: bytes, kind: type[R], where: Path | str) -> R:
     try:
         plain = msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        raise ResultsError(f"{where} is not valid JSON ({error}): delete it and run again") from None
+        raise ResultsError(
+            f"{where} is not valid JSON ({error}): delete it and run again"
+        ) from None
     schema = plain.get("schema", SCHEMA) if isinstance(plain, dict) else SCHEMA
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ResultsError(
@@ -245,4 +247,6 @@ def decode(data: bytes, kind: type[R], where: Path | str) -> R:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise ResultsError(f"{where} is not a {kind.__name__} ({error}): delete it and run again") from None
+        raise ResultsError(
+            f"{where} is not a {kind.__name__} ({error}): delete it and run again"
+        ) from None

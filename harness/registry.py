@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -40,8 +40,8 @@ class Registry(Generic[T]):
         self._where: dict[str, str] = {}
 
     def register(self, plugin: T) -> T:
-        """Add ``plugin``, whose ``__name__`` (function) or ``name`` (class) is its registry name."""
-        name = str(getattr(plugin, "name", None) or getattr(plugin, "__name__"))
+        """Add ``plugin``: a class with a ``name``, or a function whose own name is meant."""
+        name = str(getattr(plugin, "name", None) or plugin.__name__)  # type: ignore[attr-defined]  # T is a class or function
         source = inspect.getsourcefile(plugin)  # type: ignore[arg-type]  # T is a class or function
         where = str(Path(source).resolve()) if source else "unknown"
         if name in self._found and self._where[name] != where:
@@ -74,9 +74,7 @@ class Registry(Generic[T]):
         elif entry is not None:
             entry.load()
         else:
-            raise UnknownName(
-                f"unknown {self.kind[:-1]} '{name}': {suggest(name, self.names())}"
-            )
+            raise UnknownName(f"unknown {self.kind[:-1]} '{name}': {suggest(name, self.names())}")
         if name not in self._found:
             raise BadConfig(f"{self.kind}/{name}.py registers nothing called '{name}'")
         return self._found[name]

@@ -1,0 +1,141 @@
+"""Child processes: one task each, a log, a timeout, and a result file that is whole or absent.
+
+The supervisor sleeps in the kernel until the child ends, so that it does not disturb a timing.
+Children end with their parent: each one asks the kernel for that (Linux), so that a killed run
+leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from harness.cache import write_atomic
+from harness.errors import ResultsError
+from harness.records import decode
+from harness.registry import ROOT
+from harness.tasks import ChildResult, ExportTask, MeasureTask
+
+LOG_EXCERPT_LINES = 12
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_child(
+    task: ExportTask | MeasureTask, *, folder: Path, name: str, timeout_s: float
+) -> ChildResult:
+    """Run one task in a child process and answer what became of it, whatever that was.
+
+    Files go to ``folder``: ``tasks/<name>.json``, its ``.result.json`` and ``logs/<name>.log``.
+
+    Raises:
+        ResultsError: ``folder`` cannot be written.
+    """
+    task_path = folder / "tasks" / f"{name}.json"
+    result_path = folder / "tasks" / f"{name}.result.json"
+    log_path = folder / "logs" / f"{name}.log"
+    started = time.perf_counter_ns()
+    write_atomic(task_path, msgspec.json.encode(task))
+    try:
+        result_path.unlink(missing_ok=True)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        log = log_path.open("wb")
+    except OSError as error:
+        raise ResultsError(f"{log_path} cannot be written ({error.strerror}): free space") from None
+    command = [sys.executable, "-m", "harness.worker", str(task_path), str(result_path)]
+    with log:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=_environment(task),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        ended = _wait(child, timeout_s)
+    except BaseException:
+        _kill(child)
+        raise
+    if not ended:
+        _kill(child)
+        result = ChildResult(state="timeout", error=f"stopped after {timeout_s:g} s, its limit")
+    else:
+        result = _result(child.returncode, result_path, log_path)
+    return msgspec.structs.replace(result, elapsed_ns=time.perf_counter_ns() - started)
+
+
+def excerpt(log: Path) -> str:
+    """The last lines of a log, for a report."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LOG_EXCERPT_LINES:])
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def _environment(task: ExportTask | MeasureTask) -> dict[str, str]:
+    """The child's environment, with the thread count that math libraries read at import."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    if isinstance(task, MeasureTask):
+        environment |= dict.fromkeys(THREAD_VARIABLES, str(task.cell.threads))
+    return environment
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Sleep until the child ends; False when the time is up."""
+    if hasattr(os, "pidfd_open"):
+        handle = os.pidfd_open(child.pid)
+        try:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            deadline = time.monotonic() + timeout_s
+            while (left := deadline - time.monotonic()) > 0:
+                if poll.poll(min(left, 3600) * 1000):
+                    child.wait()
+                    return True
+            return False
+        finally:
+            os.close(handle)
+    try:
+        child.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _result(code: int, result: Path, log: Path) -> ChildResult:
+    if result.is_file():
+        try:
+            return decode(result.read_bytes(), ChildResult, result)
+        except ResultsError as error:
+            return ChildResult(state="crashed", error=str(error))
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", perhaps out of memory" if -code == signal.SIGKILL else ""
+        return ChildResult(state="crashed", error=f"killed by {name}{hint}: see {log}")
+    return ChildResult(state="crashed", error=f"ended with code {code} and no result: see {log}")

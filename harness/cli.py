@@ -1,0 +1,199 @@
+"""The command line: ``detbench COMMAND …``. Each command's work is in `harness.commands`.
+
+Exit codes: 0 every planned cell ended as asked; 1 some did not; 2 the request was wrong or cannot
+be carried out; 3 all were measured, but the machine was busy or changed (``--allow-tainted`` makes
+it 0); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import DetbenchError
+
+FAILED, WRONG, TAINTED, INTERRUPTED = 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can cause end in one sentence on standard error."""
+    options = build_parser().parse_args(arguments)
+    command = importlib.import_module(f"harness.commands.{options.module}")
+    work: Callable[[argparse.Namespace], int] = getattr(command, options.command)
+    try:
+        code = work(options)
+        sys.stdout.flush()
+    except DetbenchError as error:
+        print(f"detbench {options.command}: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="detbench",
+        description="Export a detector every way there is, check each export, measure accuracy and"
+        " latency here, and report which one to ship.",
+    )
+    parser.add_argument("--version", action="version", version=f"detbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _run(commands)
+    _export(commands)
+    _artifact_commands(commands)
+    _report(commands)
+    _list_and_show(commands)
+    _train(commands)
+    _doctor(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _add(commands: Commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(module=module)
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a Python file that registers models, exporters or runners",
+    )
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def _run(commands: Commands) -> None:
+    parser = _add(commands, "run", "run", "Export what is missing, check, score, time, and report.")
+    parser.add_argument("matrix", nargs="?", type=Path, help="a matrix file in YAML")
+    group = parser.add_argument_group("what to measure (over the matrix file)")
+    group.add_argument("--models", metavar="A,B:key=value", help="models, with options after ':'")
+    group.add_argument("--exporters", metavar="A,B", help="default: all that are installed")
+    group.add_argument("--runners", metavar="A,B", help="default: all that are installed")
+    group.add_argument("--measures", metavar="accuracy,latency")
+    _weights(group)
+    _measuring(group)
+    _running(parser)
+    parser.add_argument("--no-report", action="store_true", help="write records only")
+
+
+def _weights(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--weights", metavar="FILE", help="a checkpoint; default: the shipped one")
+    group.add_argument(
+        "--labels", metavar="FILE", help="classes of --weights, one a line, background first"
+    )
+
+
+def _measuring(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
+    group.add_argument("--data", metavar="NAME", help="shapes:val, voc:/path or coco:/path")
+    group.add_argument("--images", type=int, metavar="N", help="how many images are scored")
+    group.add_argument("--tier", choices=["smoke", "rapid", "quick", "normal"])
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="any key of the matrix, such as latency.rounds=3 or timeout_s=900",
+    )
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to run")
+    group.add_argument("--name", help="name of the run below results/<machine>/")
+    group.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the plan and how long it will take"
+    )
+    group.add_argument(
+        "--allow-tainted", action="store_true", help="exit 0 though the machine was busy"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress")
+    _json(parser)
+
+
+def _export(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "export",
+        "export",
+        "Export one model into a folder that needs nothing else to be run.",
+    )
+    parser.add_argument("model", help="name or name:key=value, such as mb2_ssd_lite")
+    parser.add_argument("exporter", help="name or name:key=value, such as onnx_int8")
+    parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
+    parser.add_argument("--force", action="store_true", help="export again though it is cached")
+    _weights(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    _json(parser)
+
+
+def _artifact_commands(commands: Commands) -> None:
+    texts = {
+        "eval": "Score an artifact: VOC07, VOC12 and COCO mAP with intervals.",
+        "latency": "Time an artifact over thread counts.",
+        "parity": "Compare an artifact's outputs with the float network's golden ones.",
+    }
+    for name, text in texts.items():
+        parser = _add(commands, name, "single", text)
+        parser.add_argument("artifact", type=Path, help="a folder made by detbench export")
+        parser.add_argument("--runners", metavar="A,B", help="default: all that are installed")
+        _measuring(parser)
+        _running(parser)
+
+
+def _report(commands: Commands) -> None:
+    parser = _add(commands, "report", "report", "Make HTML, Markdown and CSV from records.")
+    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    parser.add_argument("-o", "--output", type=Path, help="folder to write to")
+    parser.add_argument("--title", default="detbench report")
+    _json(parser)
+
+
+def _list_and_show(commands: Commands) -> None:
+    parser = _add(commands, "list", "show", "List what there is.")
+    parser.add_argument("kind", choices=["models", "exporters", "runners", "datasets", "weights"])
+    _json(parser)
+    parser = _add(commands, "show", "show", "Show a model: input, priors, classes, parameters.")
+    parser.add_argument("model", help="name or name:key=value")
+    _json(parser)
+
+
+def _train(commands: Commands) -> None:
+    parser = _add(commands, "train", "train", "Train a model and write a checkpoint.")
+    parser.add_argument("model", help="name or name:key=value")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="a training option; `detbench train MODEL --list-options` shows all",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    _json(parser)
+
+
+def _doctor(commands: Commands) -> None:
+    parser = _add(
+        commands, "doctor", "doctor", "Check this machine: frameworks, compiler, folders, clocks."
+    )
+    _json(parser)

@@ -1,0 +1,52 @@
+"""``detbench export``: one model by one exporter, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from harness import artifacts, config
+from harness.cache import cache_dir
+from harness.children import excerpt, run_child
+from harness.commands.run import plugin_paths
+from harness.errors import BadConfig, ExportFailed, Unsupported
+from harness.execute import intact
+from harness.plan import export_tasks
+from harness.records import encode
+from harness.registry import load_file
+
+
+def export(options: argparse.Namespace) -> int:
+    """Export in a child process, then copy the artifact to where it is wanted."""
+    asked = {**config.overrides(options.settings), "models": [options.model]}
+    asked["exporters"] = [options.exporter]
+    for key in ("weights", "labels"):
+        if getattr(options, key):
+            asked[key] = getattr(options, key)
+    for plugin in options.plugin:
+        load_file(Path(plugin))
+    matrix = config.load(None, asked)
+    task = export_tasks(matrix, plugin_paths(options))[0]
+    folder = Path(task.folder)
+    if options.output and options.output.exists() and any(options.output.iterdir()):
+        raise BadConfig(f"{options.output} is not empty: give a new folder with -o")
+    if options.force or not intact(folder):
+        name = f"export-{task.fingerprint[:10]}"
+        logs = cache_dir("logs")
+        result = run_child(task, folder=logs, name=name, timeout_s=matrix.timeout_s)
+        if result.state == "unsupported":
+            raise Unsupported(str(result.error))
+        if result.state != "ok":
+            print(excerpt(logs / "logs" / f"{name}.log"), file=sys.stderr)
+            raise ExportFailed(str(result.error))
+    if options.output:
+        shutil.copytree(folder, options.output, dirs_exist_ok=True)
+        folder = options.output
+    artifact = artifacts.load(folder)
+    if options.json:
+        sys.stdout.write(encode(artifact).decode())
+    else:
+        print(f"{folder}: {artifact.id}, {artifact.format}, {artifact.size_bytes / 1e6:.2f} MB")
+    return 0

@@ -1,0 +1,119 @@
+"""``detbench run``: the whole path, from a matrix to a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import cli, config, machine, results
+from harness.config import Matrix
+from harness.errors import ResultsError
+from harness.execute import Execution
+from harness.plan import Plan, make_plan
+from harness.progress import Progress, clock
+from harness.provenance import git_revision
+from harness.records import RunRecord
+from harness.registry import load_file
+from harness.requests import split
+from harness.summary import describe_plan, table
+
+LISTS = ("models", "exporters", "runners", "measures")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan, execute, report."""
+    matrix = config.load(options.matrix, overrides(options))
+    for plugin in options.plugin:
+        load_file(Path(plugin))
+    return carry_out(make_plan(matrix, plugin_paths(options)), matrix, options)
+
+
+def plugin_paths(options: argparse.Namespace) -> list[str]:
+    return [str(Path(plugin).resolve()) for plugin in options.plugin]
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says over the matrix file."""
+    found: dict[str, Any] = config.overrides(options.settings)
+    for key in LISTS:
+        if text := getattr(options, key, None):
+            found[key] = split(text)
+    for key in ("weights", "labels", "data", "images", "name"):
+        if (value := getattr(options, key, None)) is not None:
+            found[key] = value
+    if options.threads:
+        found |= config.overrides([f"threads={options.threads}"])
+    if options.tier:
+        found["latency.tier"] = options.tier
+    return found
+
+
+def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
+    """Execute a plan and say what came of it; the exit code follows `harness.cli`."""
+    facts = machine.machine_record()
+    base = options.results or results.DEFAULT
+    folder = results.RunFolder(base, facts.machine_id, matrix.name)
+    execution = Execution(plan, matrix, folder, facts.machine_id)
+    expected = execution.remaining_s()
+    if options.dry_run:
+        print(describe_plan(plan, expected, as_json=options.json))
+        return 0
+    for line in plan.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if not options.quiet:
+        print(f"{len(plan.cells)} cells, about {clock(expected)} on this machine", file=sys.stderr)
+    planned = tuple(cell.planned_id for cell in plan.cells)
+    before = folder.read_run()
+    revision, dirty = git_revision()
+    run_record = results.Run(
+        name=matrix.name,
+        command=("detbench", *sys.argv[1:]),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_revision=revision,
+        git_dirty=dirty,
+        tier=matrix.latency.tier,
+        rounds=matrix.latency.rounds,
+        seed=matrix.latency.seed,
+        images=matrix.images,
+        plan=results.merge_plans(before.plan if before else (), planned),
+        noise_floor=before.noise_floor if before else None,
+    )
+    folder.write_machine(facts)
+    folder.write_run(run_record)
+    floor = execution.run(Progress(expected, quiet=options.quiet))
+    if floor is not None:
+        folder.write_run(msgspec.structs.replace(run_record, noise_floor=floor))
+    records = [execution.records[cell.id] for cell in plan.cells]
+    print(table(records, as_json=options.json))
+    _report(folder.path, options)
+    return exit_code(records, allow_tainted=options.allow_tainted)
+
+
+def exit_code(records: list[RunRecord], *, allow_tainted: bool) -> int:
+    states = {record.state for record in records}
+    if states - {"ok", "tainted"}:
+        return cli.FAILED
+    return cli.TAINTED if "tainted" in states and not allow_tainted else 0
+
+
+def _report(folder: Path, options: argparse.Namespace) -> None:
+    from harness.extras import installed
+
+    if getattr(options, "no_report", True):
+        return
+    if not (installed("matplotlib") and installed("jinja2")):
+        print("no report: run  pip install -e '.[report]'  and  detbench report", file=sys.stderr)
+        return
+    from harness.commands.report import write
+
+    try:
+        page = write([folder], folder, f"detbench: {folder.name}")
+    except ResultsError as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return
+    print(f"report: {page}", file=sys.stderr)

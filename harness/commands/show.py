@@ -1,0 +1,99 @@
+"""``detbench list`` and ``detbench show``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.datasets import DATASETS
+from harness.extras import installed, require
+from harness.interfaces import EXPORTERS, MODELS, RUNNERS
+from harness.records import ModelSpec
+from harness.registry import load_file
+from harness.requests import parse
+from harness.weights import shipped_manifests
+
+
+def list(options: argparse.Namespace) -> int:  # the command's name; the builtin is not needed here
+    """Names, and for plug-ins what they need and whether it is here."""
+    for plugin in options.plugin:
+        load_file(Path(plugin))
+    rows = _rows(options.kind)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        print("  ".join(str(value) for value in row.values()).rstrip())
+    return 0
+
+
+def _rows(kind: str) -> Any:
+    if kind == "models":
+        return [{"name": name} for name in MODELS.names()]
+    if kind == "datasets":
+        return [{"name": name, "what": what} for name, what in DATASETS.items()]
+    if kind == "weights":
+        keys = ("model", "model_options", "data", "score")
+        return [{key: found.get(key) for key in keys} for found in shipped_manifests()]
+    registry: Any = EXPORTERS if kind == "exporters" else RUNNERS
+    rows = []
+    for name in registry.names():
+        plugin = registry.get(name)
+        here = all(installed(module) for module in plugin.modules)
+        need = "installed" if here else f"pip install -e '.[{plugin.extra}]'"
+        formats = getattr(plugin, "format", None) or ", ".join(sorted(plugin.formats))
+        rows.append({"name": f"{name:<14}", "formats": f"{formats:<28}", "state": need})
+    return rows
+
+
+def show(options: argparse.Namespace) -> int:
+    """A model's input, priors, classes, source and size."""
+    from harness.plan import static_options
+    from harness.requests import complete
+
+    for plugin in options.plugin:
+        load_file(Path(plugin))
+    require("torch", extra="torch")
+    request = parse(options.model)
+    factory = MODELS.get(request.name)
+    given = complete(request.options, static_options(request.name), f"model {request.name}")
+    labels = _labels(request.name, given)
+    facts = _facts(factory(labels, **given))
+    if options.json:
+        print(json.dumps(facts, indent=1))
+    else:
+        width = max(len(key) for key in facts)
+        for key, value in facts.items():
+            print(f"{key:<{width}}  {value}")
+    return 0
+
+
+def _labels(name: str, given: dict[str, Any]) -> tuple[str, ...]:
+    """The classes of the shipped weights, or Pascal VOC's number of them where none are shipped."""
+    for manifest in shipped_manifests():
+        if manifest["model"] == name and manifest["model_options"] == given:
+            return tuple(manifest["labels"])
+    return ("background", *(f"class{number}" for number in range(1, 21)))
+
+
+def _facts(spec: ModelSpec) -> dict[str, Any]:
+    network = spec.build()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    image = spec.image
+    return {
+        "model": spec.name,
+        "options": dict(spec.options),
+        "input": f"{image.height} x {image.width} {image.channel_order}, {image.resize}",
+        "mean, std": f"{image.mean}, {image.std} on 0..255",
+        "priors": int(spec.priors.shape[0]),
+        "classes": f"{len(spec.labels)} with the background",
+        "labels": ", ".join(spec.labels),
+        "parameters": parameters,
+        "float32 size": f"{parameters * 4 / 1e6:.2f} MB",
+        "decoding": str(spec.decoding),
+        "paper": spec.source.paper,
+        "repository": spec.source.repository,
+        "licence": spec.source.licence,
+    }

@@ -1,0 +1,135 @@
+"""The benchmark matrix: which models, exporters, runners and threads, on which data, how long.
+
+A matrix is a YAML file; every key can be overridden on the command line. `MATRIX` is what
+`detbench run` does when nothing is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from harness.errors import BadConfig
+from harness.records import Record
+from harness.requests import scalar, split
+
+
+class Calibration(Record, frozen=True):
+    """Images that choose the quantization ranges; never the ones that are scored."""
+
+    data: str = "shapes:calibration"
+    images: int = 100
+    seed: int = 0
+
+
+class Latency(Record, frozen=True):
+    """How latency is timed; ``tier`` is one of `harness.timing.TIERS`."""
+
+    tier: Literal["smoke", "rapid", "quick", "normal"] = "rapid"
+    rounds: int = 2
+    seed: int = 0
+
+
+class Matrix(Record, frozen=True):
+    """A planned benchmark. ``None`` means: whatever is installed here, or fits this machine."""
+
+    name: str = "default"
+    models: tuple[str, ...] = ("mb2_ssd_lite",)
+    weights: str = "shipped"
+    labels: str | None = None
+    exporters: tuple[str, ...] | None = None
+    runners: tuple[str, ...] | None = None
+    threads: tuple[int, ...] | None = None
+    measures: tuple[Literal["accuracy", "latency", "parity"], ...] = ("accuracy", "latency")
+    data: str = "shapes:val"
+    images: int = 300
+    calibration: Calibration = Calibration()
+    latency: Latency = Latency()
+    timeout_s: int = 600
+    jobs: int | None = None
+
+
+def load(path: Path | None, overrides: Mapping[str, Any]) -> Matrix:
+    """The matrix in ``path`` (or the default) with ``overrides``, whose keys may be dotted.
+
+    Raises:
+        BadConfig: no such file, not YAML, an unknown key, a value of another type.
+    """
+    plain: dict[str, Any] = {} if path is None else _read(path)
+    where = "the command line" if path is None else str(path)
+    for key, value in overrides.items():
+        _set(plain, key.split("."), value)
+    try:
+        matrix = msgspec.convert(plain, Matrix)
+    except msgspec.ValidationError as error:
+        raise BadConfig(f"the matrix of {where} is wrong: {error}") from None
+    _check(matrix, where)
+    return matrix
+
+
+def overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["latency.tier=quick"]`` as a mapping; values are JSON scalars or comma-separated lists."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise BadConfig(f"--set {pair} is not key=value: write for example latency.tier=quick")
+        found[key.strip()] = _value(key.strip(), value.strip())
+    return found
+
+
+def _value(key: str, text: str) -> Any:
+    lists = {"models", "exporters", "runners", "measures"}
+    if key in lists:
+        return split(text)
+    if key == "threads":
+        return [scalar(part) for part in text.split(",")]
+    return scalar(text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig(
+            f"matrix {path} cannot be read ({error.strerror}): check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = str(error).replace("\n", " ")
+        raise BadConfig(f"matrix {path} is not valid YAML: {place}") from None
+    if not isinstance(plain, dict):
+        raise BadConfig(
+            f"matrix {path} holds no keys: expected for example 'models: [mb2_ssd_lite]'"
+        )
+    return plain
+
+
+def _set(plain: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        below = plain.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise BadConfig(f"'{'.'.join(keys)}' goes below '{key}', which is a single value")
+        plain = below
+    plain[keys[-1]] = value
+
+
+def _check(matrix: Matrix, where: str) -> None:
+    positive = {
+        "images": matrix.images,
+        "calibration.images": matrix.calibration.images,
+        "latency.rounds": matrix.latency.rounds,
+        "timeout_s": matrix.timeout_s,
+        "threads": min(matrix.threads or (1,), default=0),
+        "jobs": 1 if matrix.jobs is None else matrix.jobs,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise BadConfig(f"'{key}' of {where} is {value}, expected at least 1")
+    for key, values in (("models", matrix.models), ("measures", matrix.measures)):
+        if not values:
+            raise BadConfig(f"'{key}' of {where} is empty: name at least one")

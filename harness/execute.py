@@ -1,0 +1,277 @@
+"""Carry out a plan: export what is missing, score, time in shuffled rounds, record each cell.
+
+Exports and scoring share the cores; timing has the machine to itself. A cell's record is written
+the moment the cell ends, and each finished round is kept, so that a run killed at any point goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from harness import artifacts, machine
+from harness.children import excerpt, run_child
+from harness.config import Matrix
+from harness.errors import ArtifactDamaged
+from harness.estimate import Estimator
+from harness.plan import Plan, PlannedCell
+from harness.progress import Progress
+from harness.provenance import git_revision
+from harness.records import RunRecord, State
+from harness.results import RunFolder
+from harness.rounds import merge, noise_floor
+from harness.tasks import ChildResult, ExportTask, MeasureTask
+from harness.timing import round_order
+
+T = TypeVar("T")
+MEASURED: frozenset[State] = frozenset({"ok", "tainted"})
+DONE: frozenset[State] = frozenset({"ok", "parity-failed", "tainted"})
+"""States that are kept when the same command runs again; all others are tried once more."""
+
+
+class Execution:
+    """One pass over a plan. ``records`` grows as cells end."""
+
+    def __init__(self, plan: Plan, matrix: Matrix, folder: RunFolder, machine_id: str) -> None:
+        self.plan, self.matrix, self.folder = plan, matrix, folder
+        self.machine_id = machine_id
+        self.revision, self.dirty = git_revision()
+        self.records: dict[str, RunRecord] = {}
+        self.estimator = Estimator(matrix)
+        self.jobs = matrix.jobs or machine.usable_cores()
+
+    def run(self, progress: Progress) -> float | None:
+        """Do everything that is not done yet; answers the noise floor if latency was timed.
+
+        Raises:
+            ResultsError: the results cannot be written. Nothing that was written is lost.
+        """
+        self._keep_finished()
+        for planned in self._open():
+            if planned.unsupported:
+                self._fail(planned, "unsupported", planned.unsupported)
+        self._export(progress)
+        self._score(progress)
+        return self._time(progress)
+
+    def remaining_s(self) -> float:
+        """Estimate of the time that is left, in seconds."""
+        self._keep_finished()
+        todo = [planned for planned in self._open() if planned.unsupported is None]
+        exports = {p.export.fingerprint: p.export for p in todo if p.export}
+        missing = [task for task in exports.values() if not Path(task.folder).is_dir()]
+        return self.estimator.total_s(missing, [planned.cell for planned in todo], self.jobs)
+
+    def _keep_finished(self) -> None:
+        for planned in self.plan.cells:
+            record = self.folder.read_record(planned.id)
+            if record is not None and record.state in DONE:
+                self.records[planned.id] = record
+
+    def _open(self, measure: str | None = None) -> list[PlannedCell]:
+        return [
+            planned
+            for planned in self.plan.cells
+            if planned.id not in self.records and measure in (None, planned.cell.measure)
+        ]
+
+    def _export(self, progress: Progress) -> None:
+        needed = {p.export.fingerprint: p.export for p in self._open() if p.export is not None}
+        tasks = sorted(
+            (task for task in needed.values() if not intact(Path(task.folder))),
+            key=self.estimator.export_s,
+            reverse=True,
+        )
+
+        def one(task: ExportTask) -> None:
+            request = task.request
+            name = f"export-{request.model.name}-{request.exporter.name}-{task.fingerprint[:10]}"
+            with progress.step(f"export {request.model} {request.exporter}"):
+                result = run_child(
+                    task, folder=self.folder.path, name=name, timeout_s=self.matrix.timeout_s
+                )
+            if result.state == "ok":
+                self.estimator.learn_export(task)
+                return
+            for planned in self._open():
+                if planned.export is not None and planned.export.fingerprint == task.fingerprint:
+                    failed: State = (
+                        result.state
+                        if result.state in ("unsupported", "timeout")
+                        else "export-failed"
+                    )
+                    self._fail(planned, failed, f"export: {result.error}", name)
+
+        self._each(one, tasks)
+
+    def _score(self, progress: Progress) -> None:
+        """Accuracy cells; each model's float parent first, so that others are paired with it."""
+        cells = [*self._open("accuracy"), *self._open("parity")]
+        parents = self._parents()
+        first = [planned for planned in cells if planned.id in parents.values()]
+        later = [planned for planned in cells if planned.id not in parents.values()]
+
+        def one(planned: PlannedCell) -> None:
+            parent = parents.get(planned.cell.model_name)
+            found = self.folder.detections_path(parent) if parent else None
+            paired = found is not None and found.is_file() and parent != planned.id
+            task = self._task(
+                planned,
+                detections=str(self.folder.detections_path(planned.id)),
+                reference=str(found) if paired else None,
+            )
+            with progress.step(_title(planned)):
+                self._finish(planned, [self._child(task, planned.id)])
+
+        self._each(one, first)
+        self._each(one, later)
+
+    def _parents(self) -> dict[str, str]:
+        """Accuracy cell of the float parent by model: the first float one in the plan's order."""
+        found: dict[str, str] = {}
+        for planned in self.plan.cells:
+            if planned.cell.measure == "accuracy" and planned.unsupported is None:
+                found.setdefault(planned.cell.model_name, planned.id)
+        return found
+
+    def _time(self, progress: Progress) -> float | None:
+        cells = self._open("latency")
+        rounds = self.matrix.latency.rounds
+        results: dict[str, list[ChildResult]] = {planned.id: [] for planned in cells}
+        again: list[ChildResult] = []
+        control = cells[0] if cells else None
+        for number in range(rounds):
+            timed = [(planned, False) for planned in cells]
+            if control is not None:
+                timed.append((control, True))
+            for index in round_order(len(timed), number, self.matrix.latency.seed):
+                planned, is_control = timed[index]
+                sink = again if is_control else results[planned.id]
+                if any(result.state not in MEASURED for result in sink):
+                    continue
+                name = f"{planned.id}.{'aa' if is_control else 'r'}{number}"
+                with progress.step(f"{_title(planned)}, round {number + 1} of {rounds}"):
+                    sink.append(self._round(planned, name, number))
+                last = number == rounds - 1 or sink[-1].state not in MEASURED
+                if not is_control and last:
+                    self._finish(planned, sink)
+        return noise_floor(results[control.id], again) if control is not None else None
+
+    def _round(self, planned: PlannedCell, name: str, number: int) -> ChildResult:
+        """One round of a cell in its child; a round that an interrupted run finished is kept."""
+        kept = self.folder.read_round(name)
+        if kept is not None and kept.state in MEASURED:
+            return kept
+        task = self._task(planned, number=number)
+        before = machine.state()
+        result = self._child(task, name)
+        reason = machine.taint(before, machine.state())
+        if reason and result.state == "ok":
+            result = msgspec.structs.replace(result, state="tainted", error=reason)
+        self.folder.write_round(name, result)
+        return result
+
+    def _task(
+        self,
+        planned: PlannedCell,
+        *,
+        number: int = 0,
+        detections: str | None = None,
+        reference: str | None = None,
+    ) -> MeasureTask:
+        return MeasureTask(
+            cell=planned.cell,
+            folder=str(planned.folder),
+            images=self.matrix.images,
+            tier=self.matrix.latency.tier,
+            round=number,
+            rounds=self.matrix.latency.rounds,
+            seed=self.matrix.latency.seed,
+            detections=detections,
+            reference=reference,
+            plugins=planned.export.plugins if planned.export else (),
+        )
+
+    def _child(self, task: MeasureTask, name: str) -> ChildResult:
+        return run_child(task, folder=self.folder.path, name=name, timeout_s=self.matrix.timeout_s)
+
+    def _each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
+        """Do ``work`` on all items, ``jobs`` at a time; the first error stops the rest."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _finish(self, planned: PlannedCell, results: Sequence[ChildResult]) -> None:
+        """Write the record of a cell whose rounds are ``results``."""
+        worst = next((r for r in results if r.state not in MEASURED), None)
+        tainted = next((r for r in results if r.state == "tainted"), None)
+        shown = worst or tainted or results[-1]
+        log = self.folder.newest_log(planned.id) if worst else None
+        self._write(planned, shown.state, shown.error, log, results)
+        self.estimator.learn_cell(self.records[planned.id])
+
+    def _fail(self, planned: PlannedCell, state: State, error: str, log: str | None = None) -> None:
+        path = self.folder.log_path(log) if log else None
+        self._write(planned, state, error, path, [])
+
+    def _write(
+        self,
+        planned: PlannedCell,
+        state: State,
+        error: str | None,
+        log: Path | None,
+        results: Sequence[ChildResult],
+    ) -> None:
+        artifact = None
+        if _has_manifest(planned.folder):
+            artifact = artifacts.read_manifest(planned.folder)
+            self.folder.write_artifact(artifact)
+        record = RunRecord(
+            cell=planned.cell,
+            cell_id=planned.id,
+            artifact_id=artifact.id if artifact else None,
+            artifact_sha256=artifact.sha256 if artifact else None,
+            artifact_size_bytes=artifact.size_bytes if artifact else None,
+            machine_id=self.machine_id,
+            git_revision=self.revision,
+            git_dirty=self.dirty,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            elapsed_ns=sum(result.elapsed_ns for result in results),
+            versions=results[-1].versions if results else {},
+            measurements=merge([result.measurements for result in results]),
+            state=state,
+            error=error,
+            log=excerpt(log) if log else None,
+        )
+        self.folder.write_record(record)
+        self.records[planned.id] = record
+
+
+def _title(planned: PlannedCell) -> str:
+    cell = planned.cell
+    threads = f", {cell.threads} threads" if cell.measure == "latency" else ""
+    return f"{cell.measure} {cell.model_name} {cell.exporter} {cell.runner}{threads}"
+
+
+def intact(folder: Path) -> bool:
+    """Whether a cached export is there and is what its manifest says; a damaged one is rebuilt."""
+    try:
+        artifacts.load(folder)
+    except ArtifactDamaged:
+        return False
+    return True
+
+
+def _has_manifest(folder: Path) -> bool:
+    return (folder / artifacts.MANIFEST).is_file()

@@ -1,0 +1,249 @@
+"""Measure one cell, or one round of it, in a child process of its own.
+
+Every cell's outputs are first compared with the float network's golden answers: what does not
+compute the same function is not measured. Preparing pictures, decoding and NMS are the harness's
+own, the same for every runtime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import artifacts, parity
+from harness.datasets import open_dataset
+from harness.decode import decode, dequantize
+from harness.errors import ParityFailed
+from harness.evaluation import score
+from harness.images import Preprocessor
+from harness.interfaces import (
+    RUNNERS,
+    Dataset,
+    Detections,
+    RawOutputs,
+    Runner,
+    RunOptions,
+    Session,
+)
+from harness.memory import baseline_bytes, peak_bytes
+from harness.records import Artifact, Measurement
+from harness.tasks import ChildResult, MeasureTask
+from harness.threads import threads_used
+from harness.timing import TIERS, Tier, Timing, time_calls, time_stages
+
+RING = 8
+"""Prepared inputs that take turns while timing: no runtime sees the same one twice in a row."""
+PIPELINE_S = 1.0
+"""Least time of the pipeline's stages; the tight loop has the tier's own."""
+KEPT = 4
+"""Timed calls whose outputs are compared with those of an untimed call on the same input."""
+
+
+TIMED_SQNR_DB = 60.0
+
+
+class Opened(NamedTuple):
+    """An artifact in a runtime, with what is needed to feed and decode it."""
+
+    artifact: Artifact
+    session: Session
+    prepare: Preprocessor
+    priors: NDArray[np.float32]
+
+    def infer(self, image: NDArray[np.uint8]) -> RawOutputs:
+        return self.session.run(self.prepare(image))
+
+    def detect(self, outputs: RawOutputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        logits, offsets = self.artifact.outputs
+        return decode(
+            outputs,
+            priors=self.priors,
+            decoding=self.artifact.decoding,
+            sizes=sizes,
+            tensors=(logits, offsets),
+        )
+
+
+def measure(task: MeasureTask) -> ChildResult:
+    """Do what the task says.
+
+    Raises:
+        ParityFailed: the artifact does not compute what the float network does.
+        ArtifactDamaged: it is not what its manifest says, or the runtime cannot load it.
+        Unsupported: the runner cannot run it so.
+        MissingExtra: the runtime is not installed.
+    """
+    folder = Path(task.folder)
+    artifact = artifacts.load(folder)
+    runner = RUNNERS.get(task.cell.runner)()
+    options = RunOptions(threads=task.cell.threads, target=task.cell.target)
+    before = baseline_bytes()
+    started = time.perf_counter_ns()
+    runner.open(artifact, folder, options).close()
+    cold_ns = time.perf_counter_ns() - started
+    started = time.perf_counter_ns()
+    with runner.open(artifact, folder, options) as session:
+        loads = (
+            _single("latency.load", time.perf_counter_ns() - started, "ns"),
+            _single("latency.load_cold", cold_ns, "ns"),
+        )
+        opened = Opened(
+            artifact,
+            session,
+            Preprocessor(artifact.image, artifact.inputs[0]),
+            artifacts.priors(folder),
+        )
+        found = _measured(task, opened, folder, runner)
+        versions = dict(session.versions)
+    memory = (
+        _single("memory.peak_bytes", peak_bytes(), "B"),
+        _single("memory.baseline_bytes", before, "B"),
+    )
+    timed = task.cell.measure == "latency"
+    return ChildResult(
+        state="ok",
+        artifact_id=artifact.id,
+        versions=versions,
+        measurements=(*found, *loads, *memory) if timed else tuple(found),
+    )
+
+
+def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -> list[Measurement]:
+    if task.cell.measure == "latency":
+        data = open_dataset(task.cell.dataset, limit=RING)
+        images = [data.image(index) for index in range(len(data))]
+        first = time.perf_counter_ns()
+        opened.infer(images[0])
+        first_ns = time.perf_counter_ns() - first
+        checked = [] if runner.measures_harness_only else _parity(opened, folder)
+        timed = _latency(task, opened, images)
+        return [*checked, _single("latency.first", first_ns, "ns"), *timed]
+    checked = _parity(opened, folder)
+    if task.cell.measure == "parity":
+        return checked
+    return [*checked, *_accuracy(task, opened)]
+
+
+def _parity(opened: Opened, folder: Path) -> list[Measurement]:
+    """Compare with the golden answers. Raises ParityFailed."""
+    golden = artifacts.golden(folder)
+    artifact = opened.artifact
+    outputs = [opened.infer(image) for image in golden.images]
+    got = RawOutputs(
+        dequantize(np.concatenate([one.logits for one in outputs]), artifact.outputs[0]),
+        dequantize(np.concatenate([one.offsets for one in outputs]), artifact.outputs[1]),
+    )
+    sizes = [(artifact.image.height, artifact.image.width)] * len(golden.images)
+    expected, found = (
+        decode(heads, priors=opened.priors, decoding=artifact.decoding, sizes=sizes)
+        for heads in (golden.outputs, got)
+    )
+    return list(parity.check(golden.outputs, got, expected, found, artifact.precision))
+
+
+def _latency(
+    task: MeasureTask, opened: Opened, images: Sequence[NDArray[np.uint8]]
+) -> list[Measurement]:
+    """The tight loop over prepared inputs, then the pipeline from decoded picture to detections."""
+    tier = TIERS[task.tier].share(task.rounds)
+    ring = [opened.prepare(image) for image in images]
+    session = opened.session
+    used = threads_used(lambda: session.run(ring[0]))
+    tight = time_calls(
+        lambda slot: session.run(ring[slot]),
+        tier,
+        inputs=len(ring),
+        keep=KEPT,
+        seed=task.seed + task.round,
+    )
+    for kept in tight.kept:
+        _check_timed(kept.output, session.run(ring[kept.slot]))
+    sizes = [image.shape[:2] for image in images]
+    stages = time_stages(
+        {
+            "preprocess": lambda slot: (slot, opened.prepare(images[slot])),
+            "inference_in_pipeline": lambda given: (given[0], session.run(given[1])),
+            "postprocess": lambda given: opened.detect(given[1], [sizes[given[0]]]),
+        },
+        _pipeline_tier(tier, task.rounds),
+        inputs=len(images),
+    )
+    return [
+        *_steady("inference", tight, warmup=True),
+        *(item for name, timing in stages.items() for item in _steady(name, timing)),
+        *([_single("threads.used", used, "threads")] if used is not None else []),
+    ]
+
+
+def _pipeline_tier(tier: Tier, rounds: int) -> Tier:
+    return msgspec.structs.replace(tier, seconds=min(tier.seconds, PIPELINE_S / rounds))
+
+
+def _steady(stage: str, timing: Timing, *, warmup: bool = False) -> list[Measurement]:
+    steady, _, warm = timing.measurements(stage)
+    return [steady, warm] if warmup else [steady]
+
+
+def _check_timed(timed: RawOutputs, again: RawOutputs) -> None:
+    """What a timed call answered must be what an untimed one answers (MLPerf's TEST01).
+
+    Raises:
+        ParityFailed: it differs by more than float rounding in another order.
+    """
+    for head, error in parity.compare_heads(_real(again), _real(timed)).items():
+        if error.sqnr_db < TIMED_SQNR_DB:
+            raise ParityFailed(
+                f"{head} of a timed call have an SQNR of {error.sqnr_db:.1f} dB against an untimed"
+                f" call on the same input (at least {TIMED_SQNR_DB:g} dB): the runtime computes"
+                " something else under load"
+            )
+
+
+def _real(outputs: RawOutputs) -> RawOutputs:
+    return RawOutputs(outputs.logits.astype(np.float64), outputs.offsets.astype(np.float64))
+
+
+def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
+    """Score the data set, with the time that each part took."""
+    data: Dataset = open_dataset(task.cell.dataset, limit=task.images)
+    spent = dict.fromkeys(("image", "preprocess", "inference", "postprocess"), 0)
+    detections, sizes = [], []
+    clock = time.perf_counter_ns
+    for index in range(len(data)):
+        begun = clock()
+        image = data.image(index)
+        read = clock()
+        prepared = opened.prepare(image)
+        ready = clock()
+        outputs = opened.session.run(prepared)
+        answered = clock()
+        size = (image.shape[0], image.shape[1])
+        detections += opened.detect(outputs, [size])
+        done = clock()
+        sizes.append(size)
+        for stage, elapsed in zip(
+            spent, (read - begun, ready - read, answered - ready, done - answered), strict=True
+        ):
+            spent[stage] += elapsed
+    begun = clock()
+    scores = score(task, opened.artifact, data, detections, sizes)
+    return [*scores, *_spent({**spent, "scoring": clock() - begun}, len(data))]
+
+
+def _spent(stages: Mapping[str, int], images: int) -> list[Measurement]:
+    return [
+        Measurement(
+            metric=f"time.{stage}", value=float(elapsed), unit="ns", conditions={"images": images}
+        )
+        for stage, elapsed in stages.items()
+    ]
+
+
+def _single(metric: str, value: float, unit: str) -> Measurement:
+    return Measurement(metric=metric, value=float(value), unit=unit)

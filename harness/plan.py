@@ -1,0 +1,319 @@
+"""From a matrix to cells: what will be exported, what will be measured, and what cannot be.
+
+Needs no framework: model options are read from the source of the model's file, weights and
+versions from disk. Each cell gets a name that changes when anything it depends on changes
+(weights, code, options, calibration images, versions), so a finished record can be trusted.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from harness import artifacts, calibration, weights
+from harness.cache import cache_dir, sha256_text
+from harness.config import Matrix
+from harness.datasets import open_dataset
+from harness.errors import BadConfig, MissingExtra
+from harness.extras import installed
+from harness.interfaces import EXPORTERS, MODELS, RUNNERS, Exporter, Runner, RunOptions
+from harness.provenance import EXPORT_SOURCES, MEASURE_SOURCES, source_digest, versions
+from harness.records import Cell, Options
+from harness.registry import ROOT
+from harness.requests import Request, complete, parse
+from harness.results import PlannedId
+from harness.tasks import ExportRequest, ExportTask
+
+SHORT = 10
+
+
+class PlannedCell(NamedTuple):
+    """One cell, its export where one is needed, and why it cannot be done if so."""
+
+    id: str
+    cell: Cell
+    folder: Path
+    export: ExportTask | None
+    unsupported: str | None
+
+    @property
+    def planned_id(self) -> PlannedId:
+        return PlannedId(id=self.id, cell=self.cell)
+
+
+class Plan(NamedTuple):
+    """All cells in the order asked, and what was left out because it is not installed."""
+
+    cells: tuple[PlannedCell, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def exports(self) -> dict[str, ExportTask]:
+        """Exports that cells need, by fingerprint."""
+        tasks = (planned.export for planned in self.cells if planned.unsupported is None)
+        return {task.fingerprint: task for task in tasks if task is not None}
+
+
+def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
+    """Expand a matrix.
+
+    Raises:
+        UnknownName: a model, exporter or runner that does not exist.
+        BadConfig: options that do not exist; nothing to do.
+        BadCheckpoint: weights that are not there.
+    """
+    open_dataset(matrix.data, limit=1)
+    exporters, out_exporters = _chosen(matrix.exporters, "exporter")
+    runners, out_runners = _chosen(matrix.runners, "runner")
+    cells: list[PlannedCell] = []
+    for export in _exports(matrix, exporters, plugins):
+        exporter = EXPORTERS.get(export.request.exporter.name)
+        for runner in _fitting(runners, exporter, named=matrix.runners is not None):
+            cells += _cells(matrix, export, exporter, runner)
+    if not cells:
+        raise BadConfig(
+            "nothing to measure: no installed runner runs what the chosen exporters make"
+            f" ({'; '.join((*out_exporters, *out_runners)) or 'check exporters and runners'})"
+        )
+    return Plan(tuple(_in_order(cells)), (*out_exporters, *out_runners))
+
+
+def plan_artifact(folder: Path, matrix: Matrix) -> Plan:
+    """Cells that measure one artifact that is there already.
+
+    Raises:
+        ArtifactDamaged: it is not what its manifest says.
+    """
+    artifact = artifacts.load(folder)
+    open_dataset(matrix.data, limit=1)
+    runners, left_out = _chosen(matrix.runners, "runner")
+    cells: list[PlannedCell] = []
+    for request in runners:
+        runner = RUNNERS.get(request.name)
+        if matrix.runners is None and artifact.format not in runner.formats:
+            continue
+        for measure, threads in _measures(matrix):
+            cell = Cell(
+                model=artifact.model,
+                model_options=artifact.model_options,
+                weights=artifact.weights_source,
+                exporter=artifact.exporter,
+                export_options=artifact.options,
+                runner=runner.name,
+                measure=measure,
+                threads=threads,
+                dataset=matrix.data,
+            )
+            reason = _reason(runner, artifact.format, threads)
+            name = _cell_id(cell, artifact.sha256, matrix, runner)
+            cells.append(PlannedCell(name, cell, folder, None, reason))
+    if not cells:
+        raise BadConfig(f"no installed runner runs format {artifact.format}: {'; '.join(left_out)}")
+    return Plan(tuple(cells), left_out)
+
+
+def export_tasks(matrix: Matrix, plugins: Sequence[str] = ()) -> list[ExportTask]:
+    """The exports of a matrix alone, whether anything here can run them or not."""
+    exporters, _ = _chosen(matrix.exporters, "exporter")
+    for request in exporters:
+        if missing := _missing(EXPORTERS.get(request.name)):
+            raise MissingExtra(missing)
+    return list(_exports(matrix, exporters, plugins))
+
+
+def _exports(
+    matrix: Matrix, exporters: Sequence[Request], plugins: Sequence[str]
+) -> Iterator[ExportTask]:
+    labels = Path(matrix.labels) if matrix.labels else None
+    for text in matrix.models:
+        model = _model(parse(text))
+        found = weights.find(model.name, model.options, matrix.weights, labels)
+        for asked in exporters:
+            exporter = EXPORTERS.get(asked.name)
+            options = complete(asked.options, exporter.options, f"exporter {asked.name}")
+            request = ExportRequest(
+                model=model,
+                weights_path=str(found.path),
+                weights_sha256=found.sha256,
+                weights_source=found.source,
+                labels=found.labels,
+                exporter=Request(name=asked.name, options=options),
+                calibration=matrix.calibration,
+            )
+            yield export_task(request, exporter, plugins)
+
+
+def export_task(
+    request: ExportRequest, exporter: type[Exporter], plugins: Sequence[str]
+) -> ExportTask:
+    """The task of an export, fingerprinted by everything that goes into it."""
+    digest = fingerprint(request, exporter, plugins)
+    return ExportTask(
+        request=request,
+        fingerprint=digest,
+        folder=str(cache_dir("exports") / digest[:32]),
+        plugins=tuple(plugins),
+    )
+
+
+def fingerprint(
+    request: ExportRequest, exporter: type[Exporter], plugins: Sequence[str] = ()
+) -> str:
+    """SHA-256 over weights, model, options, labels, calibration images, code and versions."""
+    inputs = msgspec.structs.replace(request, weights_path="", weights_source="")
+    return sha256_text(
+        [
+            msgspec.json.encode(inputs, order="sorted").decode(),
+            calibration.digest(request.calibration),
+            source_digest(EXPORT_SOURCES),
+            msgspec.json.encode(versions(("torch", "numpy", "PIL", *exporter.modules))).decode(),
+            *(Path(plugin).read_text(encoding="utf-8") for plugin in plugins),
+        ]
+    )
+
+
+def static_options(factory_name: str) -> Options:
+    """A model's options and defaults, read from its file unimported (that would need torch)."""
+    path = ROOT / "models" / f"{factory_name}.py"
+    if not path.is_file():
+        parameters = inspect.signature(MODELS.get(factory_name)).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == factory_name:
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            return {name.arg: ast.literal_eval(value) for name, value in pairs if value is not None}
+    raise BadConfig(f"{path} defines no function {factory_name}")
+
+
+def _model(request: Request) -> Request:
+    if request.name not in MODELS.names():
+        MODELS.get(request.name)
+    options = complete(request.options, static_options(request.name), f"model {request.name}")
+    return Request(name=request.name, options=options)
+
+
+def _chosen(
+    asked: tuple[str, ...] | None, kind: Literal["exporter", "runner"]
+) -> tuple[list[Request], tuple[str, ...]]:
+    """What is asked, or all that is installed; and a sentence for each one left out."""
+    registry = EXPORTERS if kind == "exporter" else RUNNERS
+    if asked is not None:
+        requests = [parse(text) for text in asked]
+        for request in requests:
+            registry.get(request.name)
+        return requests, ()
+    chosen, left_out = [], []
+    for name in registry.names():
+        plugin: type[Exporter] | type[Runner] = registry.get(name)
+        if issubclass(plugin, Runner) and plugin.measures_harness_only:
+            continue
+        missing = _missing(plugin)
+        if missing is None:
+            chosen.append(Request(name=name))
+        else:
+            left_out.append(f"{kind} {name}: {missing}")
+    return chosen, tuple(left_out)
+
+
+def _missing(plugin: type[Exporter] | type[Runner]) -> str | None:
+    absent = [module for module in plugin.modules if not installed(module)]
+    if not absent:
+        return None
+    return f"{', '.join(absent)} is not installed: run  pip install -e '.[{plugin.extra}]'"
+
+
+def _fitting(
+    runners: Sequence[Request], exporter: type[Exporter], *, named: bool
+) -> list[type[Runner]]:
+    """Runners for an exporter; a runner that was named stays, and its cells say why it cannot."""
+    plugins = [RUNNERS.get(request.name) for request in runners]
+    able = [p for p in plugins if p().unsupported(exporter.format, RunOptions()) is None]
+    return able if able or not named else plugins
+
+
+def _cells(
+    matrix: Matrix,
+    export: ExportTask,
+    exporter: type[Exporter],
+    runner: type[Runner],
+) -> Iterator[PlannedCell]:
+    missing = _missing(exporter) or _missing(runner)
+    request = export.request
+    for measure, threads in _measures(matrix):
+        if measure != "latency" and runner.measures_harness_only:
+            continue
+        cell = Cell(
+            model=request.model.name,
+            model_options=request.model.options,
+            weights=request.weights_source,
+            exporter=exporter.name,
+            export_options=request.exporter.options,
+            runner=runner.name,
+            measure=measure,
+            threads=threads,
+            dataset=matrix.data,
+        )
+        reason = missing or _reason(runner, exporter.format, threads)
+        name = _cell_id(cell, export.fingerprint, matrix, runner)
+        yield PlannedCell(name, cell, Path(export.folder), export, reason)
+
+
+def _measures(matrix: Matrix) -> Iterator[tuple[Literal["accuracy", "latency", "parity"], int]]:
+    """Accuracy once, at one thread; latency at every thread count."""
+    if "accuracy" in matrix.measures:
+        yield "accuracy", 1
+    if "parity" in matrix.measures:
+        yield "parity", 1
+    if "latency" in matrix.measures:
+        for threads in matrix.threads or default_threads():
+            yield "latency", threads
+
+
+def default_threads() -> tuple[int, ...]:
+    """One thread and as many as there are physical cores."""
+    from harness.machine import usable_cores
+
+    return tuple(sorted({1, usable_cores()}))
+
+
+def _reason(runner: type[Runner], artifact_format: str, threads: int) -> str | None:
+    return runner().unsupported(artifact_format, RunOptions(threads=threads))
+
+
+def _cell_id(cell: Cell, inputs: str, matrix: Matrix, runner: type[Runner]) -> str:
+    """Readable, and unique to the cell and everything that its result depends on."""
+    how: Mapping[str, object] = (
+        {"images": matrix.images}
+        if cell.measure == "accuracy"
+        else {"tier": matrix.latency.tier, "rounds": matrix.latency.rounds}
+    )
+    digest = sha256_text(
+        [
+            msgspec.json.encode(cell, order="sorted").decode(),
+            inputs,
+            msgspec.json.encode(how, order="sorted").decode(),
+            source_digest(MEASURE_SOURCES),
+            msgspec.json.encode(versions(("numpy", "PIL", *runner.modules))).decode(),
+        ]
+    )
+    parts = (cell.model, cell.exporter, cell.runner, cell.measure, f"t{cell.threads}")
+    return "-".join((*parts, digest[:SHORT]))
+
+
+def _in_order(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Accuracy before latency, and the float parents before what is compared with them."""
+
+    def rank(planned: PlannedCell) -> tuple[bool, bool, bool]:
+        exporter = EXPORTERS.get(planned.cell.exporter)
+        return (
+            planned.cell.measure == "latency",
+            exporter.precision != "float32",
+            exporter.name != "torch_float",
+        )
+
+    return sorted(cells, key=rank)

@@ -1,0 +1,170 @@
+"""Results on disk: ``results/<machine>/<run>/``, one JSON file a cell, each written atomically.
+
+::
+
+    results/<machine>/machine.json      what the machine is
+    results/<machine>/<run>/run.json    what was planned, with which command
+                           /cells/      one RunRecord each
+                           /artifacts/  the manifests of what was measured
+                           /rounds/     finished rounds of cells that are timed in several
+                           /detections/ what each accuracy cell found, image by image
+                           /logs/       what each child printed
+
+A run's name gathers records: a later plan under the same name adds its cells, and replaces those
+that ask for the same thing but whose inputs (code, weights, versions) have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from harness.cache import write_atomic
+from harness.errors import ResultsError
+from harness.records import SCHEMA, Artifact, Cell, Record, RunRecord, decode, encode
+from harness.registry import ROOT
+from harness.tasks import ChildResult
+
+DEFAULT = ROOT / "results"
+R = TypeVar("R", bound=Record)
+
+
+class PlannedId(Record, frozen=True):
+    """A planned cell and the name of its record, which changes when anything it depends on does."""
+
+    id: str
+    cell: Cell
+
+
+class Run(Record, frozen=True):
+    """What was planned under one name."""
+
+    name: str
+    command: tuple[str, ...]
+    started_at: str
+    git_revision: str
+    git_dirty: bool
+    tier: str
+    rounds: int
+    seed: int
+    images: int
+    plan: tuple[PlannedId, ...]
+    noise_floor: float | None = None
+    schema: int = SCHEMA
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, results: Path, machine_id: str, name: str) -> None:
+        self.machine_folder = results / machine_id
+        self.path = self.machine_folder / name
+
+    def cell_path(self, cell_id: str) -> Path:
+        return self.path / "cells" / f"{cell_id}.json"
+
+    def detections_path(self, cell_id: str) -> Path:
+        return self.path / "detections" / f"{cell_id}.npz"
+
+    def log_path(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def newest_log(self, cell_id: str) -> Path | None:
+        """The log of the cell's last child."""
+        logs = sorted(
+            (self.path / "logs").glob(f"{cell_id}*.log"), key=lambda path: path.stat().st_mtime_ns
+        )
+        return logs[-1] if logs else None
+
+    def write_round(self, name: str, result: ChildResult) -> None:
+        write_atomic(self.path / "rounds" / f"{name}.json", encode(result))
+
+    def read_round(self, name: str) -> ChildResult | None:
+        """What a finished round said; None where there is none or it is damaged."""
+        return _read_or_none(self.path / "rounds" / f"{name}.json", ChildResult)
+
+    def write_machine(self, machine: Record) -> None:
+        write_atomic(self.machine_folder / "machine.json", encode(machine))
+
+    def write_run(self, run: Run) -> None:
+        write_atomic(self.path / "run.json", encode(run))
+
+    def write_record(self, record: RunRecord) -> None:
+        write_atomic(self.cell_path(record.cell_id), encode(record))
+
+    def write_artifact(self, artifact: Artifact) -> None:
+        write_atomic(self.path / "artifacts" / f"{artifact.sha256[:16]}.json", encode(artifact))
+
+    def read_run(self) -> Run | None:
+        """The run's plan, or None where nothing was planned yet. Raises ResultsError."""
+        path = self.path / "run.json"
+        return decode(_read(path), Run, path) if path.is_file() else None
+
+    def read_record(self, cell_id: str) -> RunRecord | None:
+        """The record of a cell; None where it is missing or damaged (it is measured again)."""
+        return _read_or_none(self.cell_path(cell_id), RunRecord)
+
+
+def merge_plans(old: Sequence[PlannedId], new: Sequence[PlannedId]) -> tuple[PlannedId, ...]:
+    """``old`` cells that ``new`` does not ask for again, then ``new``."""
+    asked = {msgspec.json.encode(planned.cell) for planned in new}
+    kept = [planned for planned in old if msgspec.json.encode(planned.cell) not in asked]
+    return (*kept, *new)
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Run folders at or below ``paths``, sorted.
+
+    Raises:
+        ResultsError: a path does not exist or holds no run.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise ResultsError(f"results folder {path} does not exist: run detbench run first")
+        here = [item.parent for item in sorted(path.glob("**/run.json"))]
+        if not here:
+            raise ResultsError(f"{path} holds no run.json: run detbench run first")
+        found += here
+    return sorted(set(found))
+
+
+def load_run(path: Path) -> tuple[dict[str, Any], Run, list[RunRecord], dict[str, Artifact]]:
+    """Machine, plan, records of planned cells, and artifacts by id, of one run folder.
+
+    Raises:
+        ResultsError: a file is damaged; the sentence names it.
+    """
+    machine_path = path.parent / "machine.json"
+    machine = msgspec.json.decode(_read(machine_path)) if machine_path.is_file() else {}
+    run = decode(_read(path / "run.json"), Run, path / "run.json")
+    records = []
+    for planned in run.plan:
+        cell_path = path / "cells" / f"{planned.id}.json"
+        if cell_path.is_file():
+            records.append(decode(_read(cell_path), RunRecord, cell_path))
+    artifacts = (
+        decode(_read(item), Artifact, item) for item in sorted(path.glob("artifacts/*.json"))
+    )
+    return machine, run, records, {artifact.id: artifact for artifact in artifacts}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ResultsError(
+            f"{path} cannot be read ({error.strerror}): check its permissions"
+        ) from None
+
+
+def _read_or_none(path: Path, kind: type[R]) -> R | None:
+    if not path.is_file():
+        return None
+    try:
+        return decode(_read(path), kind, path)
+    except ResultsError:
+        return None

@@ -1,0 +1,85 @@
+"""What a run prints: its plan, and the table of its cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from harness.plan import Plan
+from harness.progress import clock
+from harness.records import RunRecord
+from harness.stats import percentile
+
+HEADER = ("model", "exporter", "runner", "threads", "mAP@.5", "95 %", "p50 ms", "p90 ms", "MB")
+
+
+def describe_plan(plan: Plan, expected_s: float, *, as_json: bool) -> str:
+    """The cells of a plan and how long they will take."""
+    if as_json:
+        cells = [
+            {"id": cell.id, "cell": msgspec.to_builtins(cell.cell), "unsupported": cell.unsupported}
+            for cell in plan.cells
+        ]
+        return json.dumps({"cells": cells, "estimate_s": round(expected_s)}, indent=1)
+    lines = [
+        f"{c.cell.measure:<8}  {c.cell.model_name}  {c.cell.exporter}  {c.cell.runner}"
+        f"  {c.cell.threads} thread(s){f'  unsupported: {c.unsupported}' if c.unsupported else ''}"
+        for c in plan.cells
+    ]
+    lines += [f"left out: {line}" for line in plan.left_out]
+    lines.append(f"{len(plan.cells)} cells, about {clock(expected_s)} on this machine")
+    return "\n".join(lines)
+
+
+def table(records: Sequence[RunRecord], *, as_json: bool) -> str:
+    """One row a timed (or only scored) cell, and one line a cell that did not end as asked."""
+    if as_json:
+        return json.dumps([msgspec.to_builtins(record) for record in records], indent=1)
+    scores = {_key(r): r for r in records if r.cell.measure != "latency"}
+    timed = [r for r in records if r.cell.measure == "latency" and r.state in ("ok", "tainted")]
+    with_time = {_key(r) for r in timed}
+    rows = [HEADER, *(_row(r, scores.get(_key(r))) for r in timed)]
+    rows += [
+        _row(None, r)
+        for k, r in scores.items()
+        if k not in with_time and r.state in ("ok", "tainted")
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = [
+        "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    lines += [f"{r.state}: {r.cell_id}: {r.error}" for r in records if r.state != "ok"]
+    done = sum(record.state == "ok" for record in records)
+    return "\n".join([*lines, f"{done} of {len(records)} cells ended as asked"])
+
+
+def _key(record: RunRecord) -> tuple[str, str, str, str]:
+    cell = record.cell
+    return cell.model_name, cell.exporter, str(sorted(cell.export_options.items())), cell.runner
+
+
+def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
+    record = timed or scored
+    assert record is not None
+    score = scored.measurement("accuracy.voc12_map") if scored else None
+    inference = timed.measurement("latency.inference") if timed else None
+    samples = inference.samples if inference else ()
+    size = record.artifact_size_bytes
+    return (
+        record.cell.model_name,
+        record.cell.exporter,
+        record.cell.runner,
+        str(record.cell.threads) if timed else "",
+        f"{score.value:.3f}" if score and score.value is not None else "",
+        "{:.3f}–{:.3f}".format(*score.conditions["ci95"])
+        if score and score.value is not None
+        else "",
+        *(_milliseconds(percentile(samples, p) if samples else None) for p in (50, 90)),
+        f"{size / 1e6:.2f}" if size else "",
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.2f}"

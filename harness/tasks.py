@@ -1,0 +1,57 @@
+"""What the supervisor hands to a child process, and what comes back: JSON files, nothing else."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.config import Calibration
+from harness.records import Cell, Measurement, Record, State
+from harness.requests import Request
+
+
+class ExportRequest(Record, frozen=True):
+    """Everything that an export depends on. Options are complete."""
+
+    model: Request
+    weights_path: str
+    weights_sha256: str
+    weights_source: str
+    labels: tuple[str, ...]
+    exporter: Request
+    calibration: Calibration
+    recipe: str = "none"
+
+
+class ExportTask(Record, frozen=True, tag="export"):
+    """Export one model; the artifact appears whole in ``folder``."""
+
+    request: ExportRequest
+    fingerprint: str
+    folder: str
+    plugins: tuple[str, ...] = ()
+
+
+class MeasureTask(Record, frozen=True, tag="measure"):
+    """Measure one cell, or one round of it when latency is timed in several."""
+
+    cell: Cell
+    folder: str
+    images: int
+    tier: str
+    round: int
+    rounds: int
+    seed: int
+    detections: str | None = None
+    reference: str | None = None
+    plugins: tuple[str, ...] = ()
+
+
+class ChildResult(Record, frozen=True):
+    """What a child says before it exits. No result file means that it died."""
+
+    state: State
+    error: str | None = None
+    artifact_id: str | None = None
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    elapsed_ns: int = 0

@@ -1,0 +1,104 @@
+"""Which file holds a model's weights, and which classes they know.
+
+Weights that detbench ships lie in ``models/weights/`` as ``<name>.safetensors`` with a manifest
+``<name>.json`` beside it. A user's own file may have such a manifest, or comes with ``--labels``.
+Nothing here needs torch, so that a plan can be made and fingerprinted without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.cache import sha256_file
+from harness.errors import BadCheckpoint, BadConfig
+from harness.records import Scalar
+from harness.registry import ROOT
+
+SHIPPED = ROOT / "models" / "weights"
+
+
+class Weights(NamedTuple):
+    """A checkpoint on disk. ``labels`` has the background first."""
+
+    path: Path
+    sha256: str
+    labels: tuple[str, ...]
+    source: str
+
+
+def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path | None) -> Weights:
+    """The weights meant by ``shipped`` or by a path, with their labels.
+
+    Raises:
+        BadCheckpoint: nothing is shipped for this model and options, or no such file.
+        BadConfig: the labels are unknown.
+    """
+    if weights == "shipped":
+        return _shipped(model, options)
+    path = Path(weights)
+    if not path.is_file():
+        raise BadCheckpoint(f"checkpoint {path} does not exist: check the path of --weights")
+    names = _read_labels(labels) if labels else _manifest_labels(path)
+    return Weights(path.resolve(), sha256_file(path), names, str(path))
+
+
+def shipped_manifests() -> list[dict[str, Any]]:
+    """Manifests of all shipped checkpoints, with ``file`` made absolute."""
+    found = []
+    for path in sorted(SHIPPED.glob("*.json")):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["file"] = str(path.with_suffix(".safetensors"))
+        found.append(manifest)
+    return found
+
+
+def _shipped(model: str, options: Mapping[str, Scalar]) -> Weights:
+    manifests = shipped_manifests()
+    for manifest in manifests:
+        if manifest["model"] == model and manifest["model_options"] == dict(options):
+            path = Path(manifest["file"])
+            digest = sha256_file(path)
+            if digest != manifest["sha256"]:
+                raise BadCheckpoint(f"{path} is not what its manifest says: check it out again")
+            return Weights(path, digest, tuple(manifest["labels"]), f"shipped:{path.stem}")
+    have = ", ".join(_described(manifest) for manifest in manifests) or "none"
+    asked = _described({"model": model, "model_options": dict(options)})
+    raise BadCheckpoint(
+        f"no weights are shipped for {asked} (shipped: {have}): give a checkpoint with --weights"
+    )
+
+
+def _described(manifest: Mapping[str, Any]) -> str:
+    given = ",".join(f"{key}={value}" for key, value in sorted(manifest["model_options"].items()))
+    return f"{manifest['model']}:{given}" if given else str(manifest["model"])
+
+
+def _manifest_labels(path: Path) -> tuple[str, ...]:
+    manifest = path.with_suffix(".json")
+    if not manifest.is_file():
+        raise BadConfig(
+            f"the classes of {path} are unknown: give --labels FILE, one name a line,"
+            " background first"
+        )
+    try:
+        return tuple(
+            str(name) for name in json.loads(manifest.read_text(encoding="utf-8"))["labels"]
+        )
+    except (ValueError, KeyError, TypeError):
+        raise BadConfig(f"{manifest} has no list 'labels': give --labels FILE") from None
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"labels {path} cannot be read ({error}): check the path") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2:
+        raise BadConfig(
+            f"labels {path} names {len(names)} classes, expected background and at least one"
+        )
+    return names
