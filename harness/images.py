@@ -117,10 +117,10 @@ class Preprocessor:
     def __init__(self, spec: ImageSpec, tensor: TensorSpec) -> None:
         sides = (spec.height, spec.width)
         expected = {"NCHW": (3, *sides), "NHWC": (*sides, 3)}.get(tensor.layout)
-        if tuple(tensor.shape[1:]) != expected:
+        if tensor.shape[1:] != expected:
             raise BadConfig(
-                f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected"
-                f" (n, *{expected}) from the image spec: correct the artifact's manifest"
+                f"input '{tensor.name}' is {tensor.layout} {tensor.shape}, expected (n,"
+                f" {', '.join(map(str, expected or ()))}) from the image spec: correct the manifest"
             )
         self._spec = spec
         self._planar = tensor.layout == "NCHW"
