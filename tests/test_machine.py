@@ -1,0 +1,431 @@
+"""What the machine is and was doing: fake ``/proc`` and ``/sys`` trees, planted changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from harness import _cgroup, machine, machine_state
+from harness.machine import Machine, MachineState, cpu_from_lscpu, machine_id, machine_record
+from harness.records import decode, encode
+
+CALM = MachineState(
+    clock_ns=1_000_000_000_000,
+    monotonic_ns=5_000_000_000,
+    load=0.1,
+    frequencies_mhz=(1500.0,),
+    temperatures_c={"cpu_thermal": 55.0},
+    governor="performance",
+    turbo=False,
+    throttled=0,
+    throttle_events=0,
+    memory_available_bytes=2**30,
+    busy_seconds=100.0,
+    stolen_seconds=1.0,
+    own_cpu_seconds=10.0,
+)
+PI = {
+    "lscpu": [
+        {
+            "field": "Architecture:",
+            "data": "aarch64",
+            "children": [{"field": "CPU op-mode(s):", "data": "32-bit, 64-bit"}],
+        },
+        {
+            "field": "Vendor ID:",
+            "data": "ARM",
+            "children": [
+                {
+                    "field": "Model name:",
+                    "data": "Cortex-A76",
+                    "children": [{"field": "Flags:", "data": "fp asimd crc32 asimdhp asimddp"}],
+                }
+            ],
+        },
+    ]
+}
+
+
+def plant(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def later(seconds: float = 10.0, **changes: object) -> MachineState:
+    """`CALM` after a cell that used one core for ``seconds``, with ``changes``."""
+    span = round(seconds * 1e9)
+    plain = msgspec.structs.replace(
+        CALM,
+        clock_ns=CALM.clock_ns + span,
+        monotonic_ns=CALM.monotonic_ns + span,
+        busy_seconds=100.0 + seconds,
+        own_cpu_seconds=10.0 + seconds,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def test_this_machine_has_a_record_that_survives_json() -> None:
+    found = machine_record()
+    assert decode(encode(found), Machine, "here") == found
+    assert found is machine_record()
+    assert found.memory_bytes > 0
+    assert 1 <= found.usable_cores <= (found.logical_cores or 1)
+    assert re.fullmatch(r"[a-z0-9-]+-\d+c-[0-9a-f]{8}", found.id)
+
+
+def test_the_id_is_stable_over_processes_and_holds_no_host_name() -> None:
+    code = "from harness.machine import machine_record; print(machine_record().id)"
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    }
+    assert answers == {machine_record().id}
+    assert os.uname().nodename not in encode(machine_record()).decode().split('"')
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": "9.9"},
+        {"python": "3.99"},
+        {"governor": "powersave"},
+        {"memory_bytes": machine_record().memory_bytes - 4096},
+    ],
+)
+def test_an_update_keeps_the_id(change: dict[str, object]) -> None:
+    assert machine_id(msgspec.structs.replace(machine_record(), **change)) == machine_record().id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cpu": "Another CPU"},
+        {"cores": 64},
+        {"cpu_quota_cores": 0.5},
+        {"affinity_cores": 99},
+        {"features": ("avx2",)},
+        {"memory_bytes": machine_record().memory_bytes * 2},
+    ],
+)
+def test_what_decides_the_speed_changes_the_id(change: dict[str, object]) -> None:
+    assert machine_id(msgspec.structs.replace(machine_record(), **change)) != machine_record().id
+
+
+@pytest.mark.parametrize(
+    ("cpu", "board", "slug"),
+    [
+        ("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz", None, "intel-core-i7-8700-4c-"),
+        ("Cortex-A76", "Raspberry Pi 5 Model B Rev 1.0", "raspberry-pi-5-model-b-rev-1-0-4c-"),
+        ("Apple M2", None, "apple-m2-4c-"),
+        (None, None, "aarch64-4c-"),
+        ("中", None, "unknown-4c-"),
+        ("x" * 90, None, "x" * 40 + "-4c-"),
+    ],
+)
+def test_the_id_reads_well(cpu: str | None, board: str | None, slug: str) -> None:
+    made = msgspec.structs.replace(
+        machine_record(), cpu=cpu, board=board, cores=4, architecture="aarch64"
+    )
+    assert machine_id(made)[:-8] == slug
+
+
+def test_lscpu_of_a_raspberry_pi_is_read_through_its_nesting() -> None:
+    cpu = cpu_from_lscpu(json.dumps(PI))
+    assert cpu.model == "Cortex-A76"
+    assert cpu.features == ("asimd", "asimddp", "asimdhp")
+    assert cpu.hypervisor is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "vendor", "expected"),
+    [("sse avx2", None, "none"), ("sse hypervisor", None, "unnamed"), ("sse", "KVM", "KVM")],
+)
+def test_a_hypervisor_is_told_apart_from_bare_metal(
+    flags: str, vendor: str | None, expected: str
+) -> None:
+    entries = [{"field": "Flags:", "data": flags}, {"field": "Model name:", "data": "-"}]
+    if vendor:
+        entries.append({"field": "Hypervisor vendor:", "data": vendor})
+    cpu = cpu_from_lscpu(json.dumps({"lscpu": entries}))
+    assert cpu.hypervisor == expected
+    assert cpu.model is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"lscpu": [{}]}', '{"lscpu": 5}'])
+def test_a_broken_answer_of_lscpu_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"lscpu|Expecting value"):
+        cpu_from_lscpu(text)
+
+
+def test_without_lscpu_the_slow_way_tells_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if machine_record().system != "Linux":
+        pytest.skip("only Linux has lscpu to compare with")
+    fast = machine._cpu()
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    slow = machine._cpu()
+    assert slow.model == fast.model
+    assert slow.features == fast.features
+
+
+def test_a_processor_that_no_tool_knows_is_none_and_not_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(name: str) -> object:
+        raise Exception(f"{name} only works on x86 and some ARM")  # as py-cpuinfo does
+
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.importlib, "import_module", unknown)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    assert machine._cpu() == (None, None, None)
+
+
+def test_caches_are_read_from_sysfs(tmp_path: Path) -> None:
+    folder = "sys/devices/system/cpu/cpu0/cache"
+    plant(
+        tmp_path,
+        {
+            f"{folder}/index0/level": "1\n",
+            f"{folder}/index0/type": "Data\n",
+            f"{folder}/index0/size": "48K\n",
+            f"{folder}/index3/level": "3\n",
+            f"{folder}/index3/type": "Unified\n",
+            f"{folder}/index3/size": "2M\n",
+            f"{folder}/index4/level": "4\n",
+        },
+    )
+    assert machine._caches_bytes(tmp_path) == {"L1d": 49152, "L3": 2097152}
+    assert machine._caches_bytes(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "memory"),
+    [
+        ({}, None, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None, None),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a/b/memory.max": "1048576\n",
+            },
+            1.5,
+            1048576,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/docker/seen-from-the-host\n",
+                "sys/fs/cgroup/cpu.max": "50000 100000\n",
+                "sys/fs/cgroup/memory.max": "max\n",
+            },
+            0.5,
+            None,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/m\n2:cpu,cpuacct:/c\n0::/\n",
+                "sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+                "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "2097152\n",
+            },
+            2.0,
+            2097152,
+        ),
+        (
+            {
+                "proc/self/cgroup": "2:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+            None,
+        ),
+    ],
+    ids=["no groups", "v2 free", "v2 nested", "v2 container", "v1", "v1 free"],
+)
+def test_container_limits_of_both_versions(
+    tmp_path: Path, files: dict[str, str], cores: float | None, memory: int | None
+) -> None:
+    plant(tmp_path, files)
+    assert _cgroup.cpu_quota_cores(tmp_path) == cores
+    assert _cgroup.memory_limit_bytes(tmp_path) == memory
+
+
+@pytest.mark.parametrize(
+    ("quota", "affinity", "expected"),
+    [(None, 8, 4), (2.9, 8, 2), (0.5, 8, 1), (None, 3, 3), (None, None, 4)],
+)
+def test_usable_cores_honour_affinity_and_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, affinity: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda logical=True: 8 if logical else 4)
+    monkeypatch.setattr(machine, "cpu_quota_cores", lambda: quota)
+    monkeypatch.setattr(machine, "_affinity_cores", lambda: affinity)
+    assert machine.usable_cores() == expected
+
+
+def test_a_look_at_this_machine_survives_json_and_counts_our_work() -> None:
+    before = machine.state()
+    assert decode(encode(before), MachineState, "here") == before
+    while machine.own_cpu_seconds() - before.own_cpu_seconds < 0.05:
+        sum(range(10_000))
+    after = machine.state()
+    assert after.monotonic_ns > before.monotonic_ns
+    assert after.own_cpu_seconds >= before.own_cpu_seconds + 0.05
+    assert after.busy_seconds is not None
+    assert before.busy_seconds is not None
+    assert after.busy_seconds > before.busy_seconds
+
+
+def test_governor_turbo_and_throttling_are_read_from_sysfs(tmp_path: Path) -> None:
+    cpus = "sys/devices/system/cpu"
+    plant(
+        tmp_path,
+        {
+            f"{cpus}/cpufreq/policy0/scaling_governor": "schedutil\n",
+            f"{cpus}/cpufreq/policy4/scaling_governor": "performance\n",
+            f"{cpus}/cpufreq/boost": "1\n",
+            f"{cpus}/cpu0/thermal_throttle/core_throttle_count": "3\n",
+            f"{cpus}/cpu1/thermal_throttle/core_throttle_count": "4\n",
+        },
+    )
+    found = machine.state(tmp_path)
+    assert (found.governor, found.turbo, found.throttle_events) == (
+        "performance,schedutil",
+        True,
+        7,
+    )
+    plant(tmp_path, {f"{cpus}/intel_pstate/no_turbo": "1\n"})
+    assert machine.state(tmp_path).turbo is False
+    empty = machine.state(tmp_path / "nowhere")
+    assert (empty.governor, empty.turbo, empty.throttle_events) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("throttled=0x50005", 0x50005), ("error", None), ("", None)]
+)
+def test_throttle_flags_of_a_raspberry_pi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: int | None
+) -> None:
+    tool = tmp_path / "vcgencmd"
+    tool.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] && echo "{answer}"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert machine.state().throttled == expected
+
+
+def test_sensors_that_are_missing_or_broken_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> object:
+        raise OSError("planted")
+
+    monkeypatch.delattr(psutil, "sensors_temperatures", raising=False)
+    monkeypatch.setattr(psutil, "cpu_freq", broken)
+    monkeypatch.setattr(psutil, "cpu_times", broken)
+    monkeypatch.setattr(machine_state.os, "getloadavg", broken)
+    found = machine.state()
+    assert found.temperatures_c is None
+    assert found.frequencies_mhz is None
+    assert found.busy_seconds is None
+    assert found.load is None
+    assert machine.taint(found, found) is None
+
+
+def test_the_hottest_sensor_of_each_chip_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        def __init__(self, current: float | None) -> None:
+            self.current = current
+
+    chips = {"coretemp": [Entry(40.0), Entry(71.5)], "dead": [Entry(None)], "none": []}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: chips, raising=False)
+    assert machine.state().temperatures_c == {"coretemp": 71.5}
+
+
+def test_a_calm_machine_taints_nothing() -> None:
+    assert machine.taint(CALM, later()) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (later(busy_seconds=113.7), "other processes used 37% of a core"),
+        (later(stolen_seconds=3.0), "the hypervisor took 20% of a core"),
+        (later(governor="powersave"), "governor changed from performance to powersave"),
+        (later(governor=None), "governor changed from performance to None"),
+        (later(turbo=True), "turbo changed from off to on"),
+        (later(throttled=0x4), "the board reports throttled"),
+        (later(throttled=0x50000), "the board reports under-voltage, throttled"),
+        (later(throttle_events=2), "throttling events of the CPU: 2"),
+        (later(clock_ns=CALM.clock_ns + 70_000_000_000), "clock jumped by 60.0 s"),
+        (later(clock_ns=CALM.clock_ns), "clock jumped by -10.0 s"),
+    ],
+)
+def test_a_planted_change_taints_and_is_named(after: MachineState, expected: str) -> None:
+    reason = machine.taint(CALM, after)
+    assert reason is not None
+    assert expected in reason
+    assert reason.endswith("measure again")
+
+
+def test_throttling_of_long_ago_does_not_taint() -> None:
+    before = msgspec.structs.replace(CALM, throttled=0x50000)
+    assert machine.taint(before, later(throttled=0x50000)) is None
+
+
+def test_a_little_work_of_others_does_not_taint() -> None:
+    assert machine.taint(CALM, later(busy_seconds=110.9)) is None
+    assert machine.taint(CALM, later(seconds=0.1, busy_seconds=100.14)) is None
+
+
+def test_ticks_that_are_miscounted_on_many_cores_do_not_taint() -> None:
+    """32 cores for 10 s: 1.5 % of our own 320 s look like someone else's."""
+    after = later(busy_seconds=424.8, own_cpu_seconds=330.0)
+    assert machine.taint(CALM, after) is None
+    assert machine.taint(CALM, later(busy_seconds=430.0, own_cpu_seconds=330.0)) is not None
+
+
+def test_own_time_can_be_given() -> None:
+    after = later(own_cpu_seconds=10.0)
+    assert machine.taint(CALM, after, own_cpu_seconds=10.0) is None
+    assert machine.taint(CALM, after) is not None
+
+
+def test_all_reasons_stand_in_one_sentence() -> None:
+    reason = machine.taint(CALM, later(turbo=True, throttle_events=1))
+    assert reason == (
+        "throttling events of the CPU: 1; turbo changed from off to on:"
+        " let the machine rest and measure again"
+    )
+
+
+def test_a_busy_neighbour_is_noticed_here() -> None:
+    """No retry: on a machine in full use it is other neighbours that are noticed."""
+    burn = "import time\nend = time.process_time() + 5\nwhile time.process_time() < end: pass"
+    before = machine.state()
+    neighbour = subprocess.Popen([sys.executable, "-c", burn])
+    try:
+        process = psutil.Process(neighbour.pid)
+        while sum(process.cpu_times()[:2]) < 0.5:
+            time.sleep(0.05)
+        reason = machine.taint(before, machine.state())
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+    assert reason is not None
+    assert "other processes used" in reason
