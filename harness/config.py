@@ -17,7 +17,7 @@ from harness.records import Record
 from harness.requests import scalar, split
 
 
-class Calibration(Record, frozen=True):
+class Calibration(Record, frozen=True, kw_only=True):
     """Images that choose the quantization ranges; never the ones that are scored."""
 
     data: str = "shapes:calibration"
@@ -25,7 +25,7 @@ class Calibration(Record, frozen=True):
     seed: int = 0
 
 
-class Latency(Record, frozen=True):
+class Latency(Record, frozen=True, kw_only=True):
     """How latency is timed; ``tier`` is one of `harness.timing.TIERS`."""
 
     tier: Literal["smoke", "rapid", "quick", "normal"] = "rapid"
@@ -33,7 +33,7 @@ class Latency(Record, frozen=True):
     seed: int = 0
 
 
-class Matrix(Record, frozen=True):
+class Matrix(Record, frozen=True, kw_only=True):
     """A planned benchmark. ``None`` means: whatever is installed here, or fits this machine."""
 
     name: str = "default"

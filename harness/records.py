@@ -29,10 +29,10 @@ R = TypeVar("R")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records."""
+    """Base of all records. Subclasses say ``frozen`` and ``kw_only`` again: neither is inherited."""
 
 
-class ImageSpec(Record, frozen=True):
+class ImageSpec(Record, frozen=True, kw_only=True):
     """How a photo becomes the network's input: ``(pixel - mean) / std`` on 0..255 pixels.
 
     One object serves calibration, evaluation and timing.
@@ -46,7 +46,7 @@ class ImageSpec(Record, frozen=True):
     resize: Literal["stretch-bilinear"] = "stretch-bilinear"
 
 
-class Decoding(Record, frozen=True):
+class Decoding(Record, frozen=True, kw_only=True):
     """How logits and offsets become detections (SSD, Liu et al. 2016, section 2.2)."""
 
     score: Literal["softmax", "sigmoid"] = "softmax"
@@ -58,7 +58,7 @@ class Decoding(Record, frozen=True):
     max_detections: int = 100
 
 
-class Source(Record, frozen=True):
+class Source(Record, frozen=True, kw_only=True):
     """Where an architecture comes from."""
 
     paper: str
@@ -89,7 +89,7 @@ class ModelSpec:
     source: Source
 
 
-class TensorSpec(Record, frozen=True):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output of an artifact.
 
     ``layout`` is ``NCHW`` or ``NHWC`` for images, ``NPC`` for (n, priors, channels). ``scale`` and
@@ -104,7 +104,7 @@ class TensorSpec(Record, frozen=True):
     zero_point: int | None = None
 
 
-class FileEntry(Record, frozen=True):
+class FileEntry(Record, frozen=True, kw_only=True):
     """One file of an artifact, beside its manifest. ``role`` says what it is for."""
 
     path: str
@@ -113,7 +113,7 @@ class FileEntry(Record, frozen=True):
     size_bytes: int
 
 
-class CalibrationList(Record, frozen=True):
+class CalibrationList(Record, frozen=True, kw_only=True):
     """The images that chose the quantization ranges, by content."""
 
     dataset: str
@@ -122,7 +122,7 @@ class CalibrationList(Record, frozen=True):
     sha256: tuple[str, ...]
 
 
-class Artifact(Record, frozen=True):
+class Artifact(Record, frozen=True, kw_only=True):
     """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
 
     ``outputs`` are logits first, offsets second. ``sha256`` and ``size_bytes`` are those of the
@@ -160,7 +160,7 @@ class Artifact(Record, frozen=True):
         return f"{self.model}/{self.exporter}/{self.sha256[:12]}"
 
 
-class Cell(Record, frozen=True):
+class Cell(Record, frozen=True, kw_only=True):
     """One planned measurement. ``threads`` is what is asked of the runtime."""
 
     model: str
@@ -182,7 +182,7 @@ class Cell(Record, frozen=True):
         return f"{self.model}:{given}" if given else self.model
 
 
-class Measurement(Record, frozen=True):
+class Measurement(Record, frozen=True, kw_only=True):
     """One measured quantity with its raw samples and the conditions it holds under.
 
     ``value`` is None where the samples do not license the figure. Names are dotted:
@@ -197,7 +197,7 @@ class Measurement(Record, frozen=True):
     conditions: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class RunRecord(Record, frozen=True):
+class RunRecord(Record, frozen=True, kw_only=True):
     """What became of one cell."""
 
     cell: Cell

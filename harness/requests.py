@@ -15,7 +15,7 @@ from harness.records import Options, Record, Scalar
 from harness.registry import suggest
 
 
-class Request(Record, frozen=True):
+class Request(Record, frozen=True, kw_only=True):
     """A plug-in's name and the options given for it."""
 
     name: str
@@ -33,7 +33,7 @@ def parse(text: str) -> Request:
         BadConfig: an empty name, a part without ``=``, a key given twice.
     """
     name, _, tail = text.strip().partition(":")
-    options: Options = msgspec.field(default_factory=dict)
+    options: Options = {}
     for part in filter(None, tail.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not key:

@@ -32,14 +32,14 @@ DEFAULT = ROOT / "results"
 R = TypeVar("R", bound=Record)
 
 
-class PlannedId(Record, frozen=True):
+class PlannedId(Record, frozen=True, kw_only=True):
     """A planned cell and the name of its record, which changes when anything it depends on does."""
 
     id: str
     cell: Cell
 
 
-class Run(Record, frozen=True):
+class Run(Record, frozen=True, kw_only=True):
     """What was planned under one name."""
 
     name: str

@@ -9,7 +9,7 @@ from harness.records import Cell, Measurement, Record, State
 from harness.requests import Request
 
 
-class ExportRequest(Record, frozen=True):
+class ExportRequest(Record, frozen=True, kw_only=True):
     """Everything that an export depends on. Options are complete."""
 
     model: Request
@@ -22,7 +22,7 @@ class ExportRequest(Record, frozen=True):
     recipe: str = "none"
 
 
-class ExportTask(Record, frozen=True, tag="export"):
+class ExportTask(Record, frozen=True, kw_only=True, tag="export"):
     """Export one model; the artifact appears whole in ``folder``."""
 
     request: ExportRequest
@@ -31,7 +31,7 @@ class ExportTask(Record, frozen=True, tag="export"):
     plugins: tuple[str, ...] = ()
 
 
-class MeasureTask(Record, frozen=True, tag="measure"):
+class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     """Measure one cell, or one round of it when latency is timed in several."""
 
     cell: Cell
@@ -46,7 +46,7 @@ class MeasureTask(Record, frozen=True, tag="measure"):
     plugins: tuple[str, ...] = ()
 
 
-class ChildResult(Record, frozen=True):
+class ChildResult(Record, frozen=True, kw_only=True):
     """What a child says before it exits. No result file means that it died."""
 
     state: State

@@ -75,9 +75,9 @@ def _compiler() -> Check:
 
 def _folders() -> list[Check]:
     checks = []
-    for what, make in (("cache folder", cache_dir), ("results folder", lambda: results.DEFAULT)):
+    for what in ("cache folder", "results folder"):
         try:
-            folder = make()
+            folder = cache_dir() if what == "cache folder" else results.DEFAULT
             free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
             writable = os.access(folder if folder.exists() else folder.parent, os.W_OK)
             remedy = "" if writable else "make it writable, or choose another one"
