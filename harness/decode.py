@@ -77,13 +77,12 @@ def dequantize(values: NDArray[Any], spec: TensorSpec | None) -> NDArray[np.floa
     return (values.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
 
 
-def class_scores(logits: NDArray[np.float32], score: str) -> NDArray[np.float32]:
-    """Scores of the classes without background, ``(classes - 1, n)``, from ``(n, classes)``.
+def class_scores(columns: NDArray[np.float32], score: str) -> NDArray[np.float32]:
+    """Scores of the classes without background, ``(classes - 1, n)``, from logits ``(classes, n)``.
 
     Each value depends on its own prior only, to the last bit: the sum over classes is taken in
     class order, not in an order that numpy chooses by the array's shape.
     """
-    columns = np.ascontiguousarray(logits.T)
     with np.errstate(over="ignore", invalid="ignore"):
         if score == "sigmoid":
             return np.asarray(1.0 / (1.0 + np.exp(-columns[1:])), dtype=np.float32)
@@ -95,39 +94,39 @@ def class_scores(logits: NDArray[np.float32], score: str) -> NDArray[np.float32]
 
 
 def suppress(
-    boxes: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    order: NDArray[np.int64],
-    iou_threshold: float,
-    limit: int,
+    boxes: NDArray[np.float64], labels: NDArray[np.int64], iou_threshold: float, limit: int
 ) -> NDArray[np.int64]:
-    """Indices of the boxes that survive hard suppression within their class, best first.
+    """Indices of the boxes that survive hard suppression within their class, ascending.
 
     Args:
-        boxes: ``(n, 4)`` corner form, **grouped by class, best first within each class**.
-        labels: ``(n,)`` ascending.
-        order: ``(n,)`` indices of all boxes, best first over all classes.
-        limit: stop after so many survivors: those that follow would be worse.
+        boxes: ``(n, 4)`` corner form, best first.
+        labels: ``(n,)`` class of each box; classes do not touch each other.
+        limit: stop after so many survivors: those that follow are worse.
     """
-    ends = np.searchsorted(labels, labels, side="right").tolist()
-    low, high = np.ascontiguousarray(boxes[:, :2].T), np.ascontiguousarray(boxes[:, 2:].T)
-    areas = geometry.area(boxes)
+    grouped = np.argsort(labels, kind="stable")  # each class's boxes in a row, best first
+    owners = labels[grouped]
+    ends = np.searchsorted(owners, owners, side="right").tolist()
+    places = np.empty_like(grouped)
+    places[grouped] = np.arange(len(grouped))
+    # Far corners and negated near corners: one minimum gives both sides of an intersection.
+    reach = np.ascontiguousarray(np.concatenate([boxes[:, 2:], -boxes[:, :2]], axis=1)[grouped].T)
+    areas = geometry.area(boxes)[grouped]
     gone = np.zeros(len(boxes), dtype=np.bool_)
     flags = gone.data  # reads a single flag faster than the array does
     kept: list[int] = []
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is no overlap: not above any
-        for best in order.tolist():
-            if flags[best]:
+        for index, place in enumerate(places.tolist()):
+            if flags[place]:
                 continue
-            kept.append(best)
+            kept.append(index)
             if len(kept) == limit:
                 break
-            rest = slice(best + 1, ends[best])
-            sides = np.minimum(high[:, rest], high[:, best, None])
-            sides -= np.maximum(low[:, rest], low[:, best, None])
+            rest = slice(place + 1, ends[place])
+            near = np.minimum(reach[:, rest], reach[:, place, None])
+            sides = near[:2] + near[2:]
             np.maximum(sides, 0.0, out=sides)
             inter = sides[0] * sides[1]
-            union = areas[best] + areas[rest]
+            union = areas[rest] + areas[place]
             union -= inter
             inter /= union
             gone[rest] |= inter > iou_threshold
@@ -137,37 +136,45 @@ def suppress(
 def _candidates(
     logits: NDArray[np.float32], decoding: Decoding
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Prior, label and score of each candidate, grouped by class, best first, ties by prior."""
-    hopeful = np.flatnonzero(_may_pass(logits, decoding))
-    scores = class_scores(logits[hopeful], decoding.score)
+    """Prior, label and score of each candidate: best first, then by prior, then by class."""
+    columns = np.ascontiguousarray(logits.T)
+    hopeful = np.flatnonzero(_may_pass(columns, decoding))
+    scores = class_scores(columns[:, hopeful], decoding.score)
     passed = scores > decoding.score_threshold
     crowded = np.flatnonzero(passed.sum(axis=1) > decoding.candidates)
     if crowded.size:
         place = scores.shape[1] - decoding.candidates
         least = np.partition(scores[crowded], place, axis=1)[:, place, None]
         passed[crowded] &= scores[crowded] >= least
-    classes, columns = np.nonzero(passed)
-    values = scores[classes, columns]
-    ranked = np.lexsort((-values, classes))  # stable: ties stay in the order of their priors
-    classes = classes[ranked]
-    place_in_class = np.arange(len(classes)) - np.searchsorted(classes, classes)
-    best = place_in_class < decoding.candidates
-    ranked = ranked[best]
-    return hopeful[columns[ranked]], classes[best] + 1, values[ranked]
+    priors, classes = np.nonzero(np.ascontiguousarray(passed.T))
+    values = scores[classes, priors]
+    best = np.argsort(-values, kind="stable")
+    if crowded.size:  # equal scores at the limit may have left more than it
+        best = best[_rank_in_class(classes[best]) < decoding.candidates]
+    return hopeful[priors[best]], classes[best] + 1, values[best]
 
 
-def _may_pass(logits: NDArray[np.float32], decoding: Decoding) -> NDArray[np.bool_]:
+def _rank_in_class(classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many entries before each one are of its class."""
+    grouped = np.argsort(classes, kind="stable")
+    owners = classes[grouped]
+    ranks = np.empty_like(grouped)
+    ranks[grouped] = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    return ranks
+
+
+def _may_pass(columns: NDArray[np.float32], decoding: Decoding) -> NDArray[np.bool_]:
     """Priors that may hold a candidate: a necessary condition that needs no exponential.
 
-    A softmax score of at least t needs ``exp(logit) > t * exp(background)``.
+    A sigmoid above t has a logit above log(t / (1 - t)); a softmax score above t leads the
+    background's logit by as much, whatever the other classes say.
     """
-    if decoding.score_threshold <= 0 or decoding.score_threshold >= 1:
-        return np.ones(len(logits), dtype=np.bool_)
-    odds = np.log(decoding.score_threshold)
-    top = logits[:, 1:].max(axis=1)
-    if decoding.score == "softmax":
-        return np.asarray(top - logits[:, 0] > odds - SLACK)
-    return np.asarray(top > odds - np.log1p(-decoding.score_threshold) - SLACK)
+    threshold = decoding.score_threshold
+    if not 0 < threshold < 1:
+        return np.ones(columns.shape[1], dtype=np.bool_)
+    least = np.log(threshold) - np.log1p(-threshold) - SLACK
+    top = columns[1:].max(axis=0)
+    return np.asarray((top - columns[0] if decoding.score == "softmax" else top) > least)
 
 
 def _detections(
@@ -186,13 +193,12 @@ def _detections(
     )
     with np.errstate(invalid="ignore"):
         scaled = geometry.clip(relative * (width, height, width, height), height, width)
-        pixels = scaled.astype(np.float32)
-        usable = (pixels[:, :2] < pixels[:, 2:]).all(axis=1) & np.isfinite(relative).all(axis=1)
+    pixels = scaled.astype(np.float32)
+    usable = (pixels[:, :2] < pixels[:, 2:]).all(axis=1) & np.isfinite(relative).all(axis=1)
     if not usable.all():
-        rows, labels, scores = rows[usable], labels[usable], scores[usable]
+        labels, scores = labels[usable], scores[usable]
         relative, pixels = relative[usable], pixels[usable]
-    order = np.lexsort((labels, rows, -scores))
-    kept = suppress(relative, labels, order, decoding.iou_threshold, decoding.max_detections)
+    kept = suppress(relative, labels, decoding.iou_threshold, decoding.max_detections)
     return Detections(boxes=pixels[kept], labels=labels[kept], scores=scores[kept])
 
 
