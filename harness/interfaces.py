@@ -187,12 +187,17 @@ class Session(ABC):
 
 
 class Runner(ABC):
-    """A runtime. Class attributes as an `Exporter`'s; ``formats`` are what it can load."""
+    """A runtime. Class attributes as an `Exporter`'s; ``formats`` are what it can load.
+
+    ``measures_harness_only`` is set by a runner that computes nothing: its cells skip parity and
+    accuracy, and their time is the harness's own.
+    """
 
     name: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     modules: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
+    measures_harness_only: ClassVar[bool] = False
 
     def unsupported(self, artifact_format: str, options: RunOptions) -> str | None:
         """Why this artifact format cannot be run so, or None. Imports nothing heavy."""

@@ -1,0 +1,70 @@
+"""A runtime that computes nothing: it measures the harness itself.
+
+What: answers zeros in the shapes and dtypes that the artifact's output tensors say, from arrays
+that were made beforehand. Whatever time a cell of this runner shows is the harness's own.
+Original code: this repository. Licence: MIT.
+Tensor layout: any; the input is only asked for its batch size.
+
+It takes every format and never opens the file, so it can stand beside any artifact. It cannot pass
+parity and has no accuracy: `measures_harness_only` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.records import Artifact, TensorSpec
+
+
+class NullSession(Session):
+    """Answers zeros. One thread, whatever was asked: there is nothing to share."""
+
+    def __init__(self, logits: TensorSpec, offsets: TensorSpec) -> None:
+        self.versions: Mapping[str, str] = {"numpy": np.__version__}
+        self._specs = (logits, offsets)
+        self._answers: dict[int, RawOutputs] = {}
+
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Zeros ``(n, priors, classes)`` and ``(n, priors, 4)``, the same arrays each time."""
+        count = len(images)
+        if count not in self._answers:
+            self._answers[count] = RawOutputs(*(_zeros(spec, count) for spec in self._specs))
+        return self._answers[count]
+
+    def close(self) -> None:
+        self._answers.clear()
+
+
+@RUNNERS.register
+class Null(Runner):
+    """The harness's own cost."""
+
+    name = "null"
+    formats = frozenset()
+    modules = ("numpy",)
+    extra = "all"
+    measures_harness_only = True
+
+    def unsupported(self, artifact_format: str, options: RunOptions) -> str | None:
+        """Only another target than the CPU."""
+        if options.target != "cpu":
+            return f"{self.name} runs on target cpu, not {options.target}"
+        return None
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Make the answers for the artifact's own batch size."""
+        logits, offsets = artifact.outputs
+        session = NullSession(logits, offsets)
+        session.run(np.empty(artifact.inputs[0].shape, dtype=artifact.inputs[0].dtype))
+        return session
+
+
+def _zeros(spec: TensorSpec, count: int) -> NDArray[Any]:
+    """The value whose real meaning is 0, which in a quantized tensor is its zero point."""
+    return np.full((count, *spec.shape[1:]), spec.zero_point or 0, dtype=spec.dtype)
