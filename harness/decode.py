@@ -174,7 +174,10 @@ def _may_pass(columns: NDArray[np.float32], decoding: Decoding) -> NDArray[np.bo
         return np.ones(columns.shape[1], dtype=np.bool_)
     least = np.log(threshold) - np.log1p(-threshold) - SLACK
     top = columns[1:].max(axis=0)
-    return np.asarray((top - columns[0] if decoding.score == "softmax" else top) > least)
+    if decoding.score == "softmax":
+        with np.errstate(invalid="ignore"):  # infinite logits: not a candidate
+            top = top - columns[0]
+    return np.asarray(top > least)
 
 
 def _detections(
