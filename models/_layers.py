@@ -6,7 +6,7 @@ positions are the names in their checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
@@ -55,6 +55,20 @@ class InvertedResidual(nn.Module):
         )
         self.residual = stride == 1 and inputs == outputs
 
+    def expand(self, x: Tensor) -> Tensor:
+        """The expanded activations, before the depthwise convolution."""
+        return _run(list(self.conv)[:3], x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What `expand` is followed by, without the residual."""
+        return _run(list(self.conv)[3:], x)
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return x + y if self.residual else y
+
+
+def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x

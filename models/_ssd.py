@@ -37,7 +37,7 @@ class Ssd(nn.Module):
     published checkpoints.
     """
 
-    def __init__(self, base: nn.Module, extras: Sequence[nn.Module], heads: Heads) -> None:
+    def __init__(self, base: nn.Sequential, extras: Sequence[nn.Module], heads: Heads) -> None:
         super().__init__()
         self.classes, self.size, self.levels = heads.classes, heads.size, heads.levels
         self.base_net = base
@@ -99,7 +99,8 @@ def initialise(network: Ssd) -> None:
     others = max(network.classes - 1, 1)
     for head in network.classification_headers:
         last = head[-1] if isinstance(head, nn.Sequential) else head
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.normal_(last.weight, std=0.01)
         with torch.no_grad():
             last.bias.view(-1, network.classes)[:, 0] = log(0.99 / (0.01 / others))

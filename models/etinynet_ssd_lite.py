@@ -82,20 +82,23 @@ class LinearDepthwiseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first: Tensor = self.out1(x)
-        if not self.dense:
-            second: Tensor = self.out2(first)
-            return second
-        if self.same_shape:
+        if self.dense and self.same_shape:
             first = first + x
-            return self.out2(first) + x + first
-        return self.out2(first) + first + self.identity_connection(x)
+        second: Tensor = self.out2(first)
+        if self.dense:
+            # Two sums in the published order: floating-point addition does not commute with it.
+            second = second + x + first if self.same_shape else second + first + self._branch(x)
+        return second
+
+    def _branch(self, x: Tensor) -> Tensor:
+        y: Tensor = self.identity_connection(x)
+        return y
 
 
 class EtinyNetSsdLite(Ssd):
     """EtinyNet whose three stages feed the heads, with three extra maps."""
 
     def sources(self, x: Tensor) -> list[Tensor]:
-        assert isinstance(self.base_net, nn.Sequential)
         found = []
         for position, layer in enumerate(self.base_net, start=1):
             x = layer(x)

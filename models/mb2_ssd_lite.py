@@ -53,14 +53,14 @@ class Mb2SsdLite(Ssd):
     """MobileNetV2 whose expanded block 14 and last layer feed the heads, with four extra maps."""
 
     def sources(self, x: Tensor) -> list[Tensor]:
-        assert isinstance(self.base_net, nn.Sequential)
-        for block in self.base_net[:TAPPED]:
-            x = block(x)
-        tapped = self.base_net[TAPPED].conv
-        tap = tapped[:3](x)
-        x = tapped[3:](tap)
-        for block in self.base_net[TAPPED + 1 :]:
-            x = block(x)
+        tap = x
+        for position, block in enumerate(self.base_net):
+            if position == TAPPED:
+                assert isinstance(block, InvertedResidual)
+                tap = block.expand(x)
+                x = block.project(tap)
+            else:
+                x = block(x)
         return [tap, x]
 
 

@@ -1,0 +1,218 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from harness.datasets import open_dataset
+from harness.errors import BadConfig, DetbenchError
+from harness.interfaces import MODELS, Dataset
+from harness.records import ModelSpec, encode
+from models._ssd import Ssd
+from models.training.batches import Batch, Feed, batches
+from models.training.loss import multibox
+from models.training.options import TrainOptions
+from models.training.shipping import finish
+from models.training.state import STATE, Average, Log, Progress, restore, save
+from models.training.store import open_store
+
+
+class TrainingDiverged(DetbenchError):
+    """The loss stopped being a number; the last good state is kept."""
+
+
+class Step(NamedTuple):
+    """One optimizer step: its number from 0, its input size, its first image."""
+
+    number: int
+    size: int
+    first: int
+
+
+def train(options: TrainOptions) -> Path:
+    """Train, or go on training, and write the scored weights with their manifest.
+
+    Returns:
+        The weights, ``weights.safetensors`` in the run's folder.
+
+    Raises:
+        BadConfig: options that cannot be followed.
+        TrainingDiverged: the loss is not finite.
+    """
+    prepare(options, open_dataset(options.data, limit=options.data_images)).run()
+    return finish(options)
+
+
+def steps(options: TrainOptions) -> list[Step]:
+    """All steps of a training; every batch is full, so a stage may run a few images over."""
+    planned: list[Step] = []
+    for stage in options.stages:
+        for _ in range(math.ceil(stage.images / options.batch)):
+            planned.append(Step(len(planned), stage.size, len(planned) * options.batch))
+    return planned
+
+
+def learning_rate(options: TrainOptions, done: float) -> float:
+    """The rate when the fraction ``done`` is behind: warm-up, then half a cosine."""
+    if done < options.warmup:
+        return options.learning_rate * max(done / options.warmup, 0.01)
+    rest = (done - options.warmup) / (1 - options.warmup)
+    low = options.final
+    return options.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * rest)) / 2)
+
+
+def make_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimizer; weight decay acts on kernels, not on biases and batch norm."""
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": kernels, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, nesterov=True)
+
+
+class Trainer:
+    """One training in progress: the network, its average, its optimizer, its data."""
+
+    def __init__(self, options: TrainOptions, spec: ModelSpec, data: Dataset) -> None:
+        self.options, self.spec = options, spec
+        self.out = Path(options.out)
+        torch.manual_seed(options.seed)
+        network = spec.build()
+        if not isinstance(network, Ssd):
+            raise BadConfig(f"{spec.name} cannot be trained here: expected one of our SSD models")
+        self.network = network.to(options.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stubs know no device with memory_format
+        self.average = Average(self.network, options.average)
+        self.optimizer = make_optimizer(self.network, options)
+        store = open_store(data, Path(options.cache), workers=options.workers)
+        self.feed = Feed(
+            store,
+            spec.image,
+            spec.decoding,
+            options.augmentation,
+            options.match_iou,
+            options.seed,
+        )
+        self.progress = Progress(0, 0.0)
+        self.state = self.out / STATE
+        if options.resume and self.state.is_file():
+            self.progress = restore(self.state, self.network, self.average, self.optimizer, options)
+
+    def run(self) -> None:
+        """Do the steps that are left.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
+        plan = steps(self.options)
+        log = Log(self.out / "log.csv", after=self.progress.step)
+        began, saved = time.monotonic(), time.monotonic()
+        before = self.progress.seconds
+        bar = tqdm(
+            total=len(plan),
+            initial=self.progress.step,
+            desc=self.spec.name,
+            unit="step",
+            mininterval=1.0,
+        )
+        smooth = 0.0
+        try:
+            for step, batch in self._fed(plan[self.progress.step :]):
+                tick = time.perf_counter()
+                row = self._step(step, batch, done=step.number / len(plan))
+                took = time.perf_counter() - tick
+                log.row(**row, images_per_s=self.options.batch / took)
+                now = time.monotonic()
+                self.progress = Progress(step.number + 1, before + now - began)
+                smooth = row["loss"] if not smooth else 0.98 * smooth + 0.02 * row["loss"]
+                bar.set_postfix_str(f"{step.size}px loss {smooth:.3f}", refresh=False)
+                bar.update()
+                if now - saved > self.options.save_seconds or step.number + 1 == len(plan):
+                    log.flush()
+                    self._save()
+                    saved = now
+        finally:
+            bar.close()
+            log.close()
+
+    def _fed(self, plan: list[Step]) -> Iterator[tuple[Step, Batch]]:
+        """Each step with its batch, stage by stage."""
+        options = self.options
+        for size in dict.fromkeys(step.size for step in plan):
+            stage = [step for step in plan if step.size == size]
+            priors: NDArray[np.float32] = self.network.priors_at(size)
+            spans = [(step.first, options.batch) for step in stage]
+            fed = batches(self.feed, spans, size, priors, ahead=options.workers)
+            yield from zip(stage, fed, strict=True)
+
+    def _step(self, step: Step, batch: Batch, *, done: float) -> dict[str, float]:
+        options, device = self.options, self.options.device
+        rate = learning_rate(options, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=options.bf16):
+            logits, offsets = self.network(batch.images.to(device))
+        loss = multibox(
+            logits.float(),
+            offsets.float(),
+            batch.labels.to(device),
+            batch.offsets.to(device),
+            negatives=options.negatives,
+        )
+        total = float(loss.total.detach())
+        if not math.isfinite(total):
+            raise TrainingDiverged(
+                f"the loss became {total} at step {step.number}: the last good state is in"
+                f" {self.state}, train with a learning rate below {rate:.2g}"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+        self.optimizer.step()
+        self.average.update(self.network, step.number + 1)
+        return {
+            "step": step.number + 1,
+            "images": step.first + options.batch,
+            "size": step.size,
+            "loss": total,
+            "classes": float(loss.classes.detach()),
+            "boxes": float(loss.boxes.detach()),
+            "learning_rate": rate,
+        }
+
+    def _save(self) -> None:
+        save(self.state, self.progress, self.network, self.average, self.optimizer, self.options)
+
+
+def prepare(options: TrainOptions, data: Dataset) -> Trainer:
+    """A trainer for ``options``, with its folder made and its options written there.
+
+    Raises:
+        BadConfig: the last stage is not at the model's own size.
+    """
+    spec = MODELS.get(options.model)(data.labels, **options.model_options)
+    own = spec.image.height
+    if options.stages[-1].size != own:
+        raise BadConfig(
+            f"the last training stage has size {options.stages[-1].size}, but {options.model}"
+            f" sees {own} pixels: end with a stage of size {own}"
+        )
+    torch.set_num_threads(options.threads)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(options, spec, data)
+    (out / "options.json").write_bytes(encode(options))
+    return trainer
