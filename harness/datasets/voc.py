@@ -179,13 +179,16 @@ def find_list(root: Path, split: str | None) -> tuple[str, Path]:
     lists = {path.stem: path for path in sorted((root / "ImageSets" / "Main").glob("*.txt"))}
     if not lists:
         raise BadConfig(f"{root / 'ImageSets' / 'Main'} holds no list of images (SPLIT.txt)")
-    wanted = [split] if split is not None else ["val", "test", *(lists if len(lists) == 1 else ())]
-    chosen = next((name for name in wanted if name in lists), None)
-    if chosen is not None:
-        return chosen, lists[chosen]
-    if split is None:
-        raise BadConfig(f"{root} has neither val nor test: add one of :{', :'.join(lists)}")
-    raise UnknownName(f"{root} has no split '{split}': {suggest(split, lists)}")
+    if split in lists:
+        return str(split), lists[str(split)]
+    # cat_val.txt is a class list beside val.txt, no split
+    splits = [name for name in lists if not any(name.endswith(f"_{other}") for other in lists)]
+    if split is not None:
+        raise UnknownName(f"{root} has no split '{split}': {suggest(split, splits)}")
+    chosen = next((name for name in ("val", "test", *splits) if name in splits), "")
+    if chosen not in ("val", "test") and len(splits) > 1:
+        raise BadConfig(f"{root} has neither val nor test: add one of :{', :'.join(splits)}")
+    return chosen, lists[chosen]
 
 
 def read_lines(path: Path) -> list[str]:

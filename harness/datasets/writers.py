@@ -106,10 +106,8 @@ def voc_xml(name: str, shape: tuple[int, ...], truth: Truth, labels: tuple[str, 
     ]
     rows = zip(truth.boxes.tolist(), truth.labels, truth.difficult, truth.crowd, strict=True)
     for box, label, difficult, crowd in rows:
-        left, top = math.floor(box[0] + 0.5) + 1, math.floor(box[1] + 0.5) + 1
-        right, bottom = (
-            max(math.floor(edge + 0.5), low) for edge, low in zip(box[2:], (left, top), strict=True)
-        )
+        left, right = voc_edges(box[0], box[2])
+        top, bottom = voc_edges(box[1], box[3])
         lines.append(
             f"  <object>\n    <name>{escape(labels[label])}</name>\n"
             "    <pose>Unspecified</pose>\n    <truncated>0</truncated>\n"
@@ -119,6 +117,13 @@ def voc_xml(name: str, shape: tuple[int, ...], truth: Truth, labels: tuple[str, 
             f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox>\n  </object>"
         )
     return "\n".join([*lines, "</annotation>\n"])
+
+
+def voc_edges(low: float, high: float) -> tuple[int, int]:
+    """First and last pixel, counted from 1: rounded, or the one at the middle if that is none."""
+    first, last = math.floor(low + 0.5) + 1, math.floor(high + 0.5)
+    middle = math.floor((low + high) / 2) + 1
+    return (first, last) if first <= last else (middle, middle)
 
 
 def coco_thing(truth: Truth, row: int, ids: list[int]) -> dict[str, Any]:
