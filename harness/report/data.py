@@ -1,0 +1,38 @@
+"""What a report is made from, and the files that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import Artifact, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """One run on one machine, as read from its results folder.
+
+    Attributes:
+        machine: content of ``machine.json``: nested facts, shown as they are; ``id`` names it.
+        run: content of ``run.json``: name, command, started_at, plan (cells in planned order,
+            bare or as ``{"id", "cell"}``), tier, rounds, seed, images, git_revision, git_dirty,
+            versions, noise_floor, left_out (sentences). Any may be absent.
+        records: one per ended cell; of several for one cell the one started last counts.
+        artifacts: manifests by artifact id.
+    """
+
+    machine: Mapping[str, Any]
+    run: Mapping[str, Any]
+    records: Sequence[RunRecord]
+    artifacts: Mapping[str, Artifact]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPaths:
+    """The files of a report, all in one folder."""
+
+    html: Path
+    markdown: Path
+    csv: Path

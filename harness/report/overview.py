@@ -1,0 +1,121 @@
+"""The table that the report is about: one row for each way to run each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.report import measured, scores
+from harness.report.figures import count
+from harness.report.join import MEASURED, Joined, Row
+from harness.report.tables import Column, Line, Table, Value, text
+from harness.report.timings import END_TO_END, INFERENCE, Timings
+
+COLUMNS = (
+    Column(key="machine", label="Machine", wide=True),
+    Column(key="model", label="Model", wide=True),
+    Column(key="export", label="Export"),
+    Column(key="runner", label="Runner"),
+    Column(key="threads", label="Threads", numeric=True),
+    Column(key="map", label="mAP", unit="%", numeric=True),
+    Column(key="change", label="Against float", unit="points", numeric=True),
+    Column(key="map50", label="mAP@.5", unit="%", numeric=True),
+    Column(key="p50", label="Inference p50", unit="ms", numeric=True),
+    Column(key="p90", label="Inference p90", unit="ms", numeric=True),
+    Column(key="end", label="End to end p50", unit="ms", numeric=True),
+    Column(key="memory", label="Peak memory", unit="MB", numeric=True),
+    Column(key="size", label="Size", unit="MB", numeric=True),
+    Column(key="marks", label="Marks"),
+)
+
+
+def overview(
+    joined: Joined,
+    timings: Timings,
+    metric: str,
+    references: Mapping[str, Row | None],
+    chosen: frozenset[str],
+) -> Table:
+    """All rows. ``references`` is each row's float reference, ``chosen`` the recommended rows."""
+    datasets = sorted({row.dataset for row in joined.rows})
+    table = Table(
+        key="results",
+        caption=(
+            f"{count(len(joined.rows), 'row')}: each model, exported, run and threaded in one way."
+            f" {scores.METRICS[metric]} on {' and '.join(datasets) or 'no data set'}."
+            " Small figures are 95 % intervals. A dash has its reason beside it."
+        ),
+        columns=COLUMNS,
+        lines=tuple(
+            _line(row, timings, metric, references[row.key], row.key in chosen)
+            for row in joined.rows
+        ),
+        empty="No cell was measured. The reasons stand under “Not measured”.",
+    )
+    hidden = [] if len(set(joined.machines)) > 1 else ["machine"]
+    hidden += ["map50"] if metric != "accuracy.coco_map" else []
+    return table.without(hidden)
+
+
+def _line(row: Row, timings: Timings, metric: str, reference: Row | None, chosen: bool) -> Line:
+    accuracy, latency = row.accuracy, row.latency
+    no_score = measured.absent(row.accuracy_entry)
+    no_time = measured.absent(row.latency_entry)
+    return Line(
+        key=row.key,
+        highlight=chosen,
+        values=(
+            text(row.machine),
+            text(row.model),
+            text(row.export),
+            text(row.runner),
+            measured.threads(row),
+            measured.score(accuracy, metric) if accuracy else no_score,
+            measured.change(row, reference, metric) if accuracy else no_score,
+            _plain(measured.score(accuracy, "accuracy.coco_map50")) if accuracy else no_score,
+            measured.percentile(timings, latency, INFERENCE, 50) if latency else no_time,
+            measured.percentile(timings, latency, INFERENCE, 90) if latency else no_time,
+            _plain(measured.percentile(timings, latency, END_TO_END, 50)) if latency else no_time,
+            measured.peak_memory(latency) if latency else no_time,
+            measured.size(latency or accuracy),
+            _marks(row, timings, chosen),
+        ),
+    )
+
+
+def _plain(value: Value) -> Value:
+    """A figure without its interval, which the details have; a reason stays."""
+    return replace(value, note="") if value.text else value
+
+
+def _marks(row: Row, timings: Timings, chosen: bool) -> Value:
+    marks = ["recommended"] if chosen else []
+    if timings.unstable(row):
+        marks.append("unstable")
+    reasons = []
+    for record in (row.accuracy, row.latency):
+        if record and record.state == "tainted":
+            marks.append(f"tainted {record.cell.measure}")
+            reasons.append(record.error or "no reason given")
+    overlap = row.accuracy.measurement("accuracy.calibration_overlap") if row.accuracy else None
+    if overlap is not None and overlap.value:
+        marks.append(f"calibrated on {count(overlap.value, 'scored image')}")
+    return Value(
+        marks=tuple(marks), sort=" ".join(marks) or None, note="; ".join(dict.fromkeys(reasons))
+    )
+
+
+def accounting(joined: Joined) -> str:
+    """Every planned cell, counted once: ``40 planned cells: 31 measured …``."""
+    states: dict[str, int] = {}
+    for entry in joined.entries:
+        states[entry.state] = states.get(entry.state, 0) + 1
+    measured_cells = sum(states.get(state, 0) for state in MEASURED)
+    said = f"{count(len(joined.entries), 'planned cell')}: {measured_cells:,} measured"
+    if states.get("tainted"):
+        said += f" (of which {states['tainted']:,} tainted)"
+    others = [f"{number:,} {state}" for state, number in states.items() if state not in MEASURED]
+    said += f", {', '.join(others)}" if others else ""
+    if joined.superseded:
+        said += f". {count(joined.superseded, 'older record')} of the same cells left out"
+    return f"{said}."

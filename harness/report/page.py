@@ -1,0 +1,147 @@
+"""Everything that a report says, computed once and rendered twice: as HTML and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report import charts, scores
+from harness.report.data import RunData
+from harness.report.details import accuracy_table, latency_table, parity_table
+from harness.report.evidence import (
+    Missing,
+    Provenance,
+    artifact_table,
+    missing,
+    moment,
+    provenance,
+    revision,
+)
+from harness.report.figures import count, listing
+from harness.report.join import Joined, join
+from harness.report.method import method
+from harness.report.overview import accounting, overview
+from harness.report.tables import Table
+from harness.report.timings import Timings
+from harness.report.verdict import Judge, Judgement, points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The content of a report, in reading order. ``warnings`` are said before anything else."""
+
+    title: str
+    lede: str
+    warnings: tuple[str, ...]
+    rule: str
+    judgements: tuple[Judgement, ...]
+    several_machines: bool
+    several_datasets: bool
+    accounting: str
+    results: Table
+    sections: tuple[charts.Section, ...]
+    details: tuple[Table, ...]
+    missing: tuple[Missing, ...]
+    missing_cells: int
+    provenance: tuple[Provenance, ...]
+    artifacts: Table
+    method: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, Joined, Timings]:
+    """Compute a report's content.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        ResultsError: a plan holds something that is not a cell.
+    """
+    joined = join(runs)
+    timings = Timings()
+    metric = scores.primary_metric(joined.rows)
+    groups = charts.groups(joined.rows, metric)
+    judge = Judge(
+        timings=timings,
+        metric=metric,
+        margin=margin,
+        floors={index: _floor(run) for index, run in enumerate(runs)},
+        tiers={index: str(run.run.get("tier", "")) for index, run in enumerate(runs)},
+    )
+    judgements = tuple(judge.judge(group.rows) for group in groups)
+    chosen = frozenset(j.choice.key for j in judgements if j.choice)
+    references = {row.key: group.reference for group in groups for row in group.rows}
+    content = Page(
+        title=title,
+        lede=_lede(runs, joined),
+        warnings=tuple(_warnings(runs, joined)),
+        rule=_rule(metric, margin),
+        judgements=judgements,
+        several_machines=len(set(joined.machines)) > 1,
+        several_datasets=len({row.dataset for row in joined.rows}) > 1,
+        accounting=accounting(joined),
+        results=overview(joined, timings, metric, references, chosen),
+        sections=charts.sections(groups, timings, metric),
+        details=(accuracy_table(joined), latency_table(joined, timings), parity_table(joined)),
+        missing=missing(joined),
+        missing_cells=sum(not entry.measured for entry in joined.entries),
+        provenance=provenance(runs, joined),
+        artifacts=artifact_table(joined),
+        method=method(margin),
+    )
+    return content, joined, timings
+
+
+def _floor(run: RunData) -> float | None:
+    floor = run.run.get("noise_floor")
+    return float(floor) if isinstance(floor, int | float) and not isinstance(floor, bool) else None
+
+
+def _rule(metric: str, margin: float) -> str:
+    return (
+        f"Per model: the fastest row whose {scores.METRICS[metric]} is proven to lie within"
+        f" {points(margin)} of the float reference; of rows that no test tells apart in speed, the"
+        " smallest. Tainted rows are left out."
+    )
+
+
+def _lede(runs: Sequence[RunData], joined: Joined) -> str:
+    if not runs:
+        return "No run was given, so there is nothing to report."
+    models = {entry.cell.model_name for entry in joined.entries}
+    exports = {entry.export for entry in joined.entries}
+    machines = sorted(set(joined.machines))
+    said = (
+        f"{count(len(models), 'model')}, {count(len(exports), 'exporter')},"
+        f" {count(len({e.runner for e in joined.entries}), 'runner')}, measured on"
+        f" {listing(machines)}"
+    )
+    starts = sorted(
+        str(run.run.get("started_at") or "") for run in runs if run.run.get("started_at")
+    )
+    if starts:
+        said += f" from {moment(starts[0])}"
+    revisions = sorted({revision(run, short=True) for run in runs})
+    return f"{said} at git revision {listing(revisions)}."
+
+
+def _warnings(runs: Sequence[RunData], joined: Joined) -> list[str]:
+    smoke = sorted(
+        {joined.machines[i] for i, run in enumerate(runs) if run.run.get("tier") == "smoke"}
+    )
+    found = []
+    if smoke:
+        found.append(
+            f"SMOKE RUN ({listing(smoke)}): the timings are a test that everything works. They are"
+            " too short to compare, to publish or to decide on."
+        )
+    if joined.entries and not joined.rows:
+        found.append(
+            "No cell was measured. The reasons stand under “Not measured”; the first step is"
+            " usually there."
+        )
+    tainted = sum(entry.state == "tainted" for entry in joined.entries)
+    if tainted:
+        found.append(
+            f"{count(tainted, 'cell')} measured while the machine was busy or changed its state:"
+            " the rows are marked tainted and count for no recommendation."
+        )
+    return found

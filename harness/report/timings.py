@@ -1,0 +1,99 @@
+"""What the raw timing samples of the records say, each set of them summarised once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import stats
+from harness.errors import BadInput
+from harness.records import Measurement, RunRecord
+from harness.report.join import Row
+
+INFERENCE = "latency.inference"
+STAGES = (
+    ("latency.preprocess",),
+    ("latency.inference_in_pipeline", INFERENCE),
+    ("latency.postprocess",),
+)
+"""The parts of end to end, each by the first of its metrics that a record has."""
+END_TO_END = "latency.end_to_end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """The licensed median of one row's inference, nanoseconds, with its 95 % interval."""
+
+    p50: float
+    low: float
+    high: float
+
+
+class Timings:
+    """Summaries of timing samples by record and metric, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self._summaries: dict[int, stats.Summary] = {}
+        self._kept: list[Measurement] = []  # keeps the ids that are the keys from being reused
+
+    def summary(self, record: RunRecord | None, metric: str) -> stats.Summary | None:
+        """The summary of a metric's samples; None where the record has none."""
+        found = record.measurement(metric) if record else None
+        if found is None or not found.samples:
+            return None
+        if id(found) not in self._summaries:
+            self._summaries[id(found)] = stats.summarize(found.samples)
+            self._kept.append(found)
+        return self._summaries[id(found)]
+
+    def pace(self, row: Row, metric: str = INFERENCE) -> Pace | None:
+        """The row's median; None where it was not measured or is not licensed."""
+        summary = self.summary(row.latency, metric)
+        if summary is None or summary.p50 is None:
+            return None
+        low = summary.p50 if summary.low is None else summary.low
+        high = summary.p50 if summary.high is None else summary.high
+        return Pace(p50=summary.p50, low=low, high=high)
+
+    def stages(self, row: Row) -> tuple[Pace, ...]:
+        """Medians of the parts of end to end; fewer than `STAGES` where one is not licensed."""
+        found = []
+        for metrics in STAGES:
+            paces = (self.pace(row, metric) for metric in metrics)
+            pace = next((pace for pace in paces if pace), None)
+            found += [pace] if pace else []
+        return tuple(found)
+
+    def unstable(self, row: Row) -> bool:
+        """Whether inference varies by more than `stats.UNSTABLE_COV`."""
+        summary = self.summary(row.latency, INFERENCE)
+        return summary is not None and summary.unstable
+
+
+def compare(a: Row, b: Row, noise_floor: float | None) -> stats.Verdict | None:
+    """How the inference of ``b`` compares with that of ``a``; None where the samples forbid it."""
+    first, second = _samples(a), _samples(b)
+    if first is None or second is None:
+        return None
+    try:
+        return stats.compare(
+            first.samples, second.samples, noise_floor=noise_floor, rounds=_rounds(first, second)
+        )
+    except BadInput:  # a sample that is no time, or rounds that do not add up: no verdict
+        return None
+
+
+def _samples(row: Row) -> Measurement | None:
+    return row.latency.measurement(INFERENCE) if row.latency else None
+
+
+def _rounds(a: Measurement, b: Measurement) -> tuple[Sequence[int], Sequence[int]] | None:
+    first, second = a.conditions.get("rounds"), b.conditions.get("rounds")
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return first, second
+    return None
+
+
+def ratio(a: Pace, b: Pace) -> float:
+    """How many times faster ``b`` is than ``a``, by their medians."""
+    return a.p50 / b.p50
