@@ -24,7 +24,7 @@ from harness.records import decode
 from harness.registry import ROOT
 from harness.tasks import ChildResult, ExportTask, MeasureTask
 
-LOG_EXCERPT_LINES = 12
+LOG_EXCERPT_LINES = 40
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

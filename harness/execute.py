@@ -195,7 +195,7 @@ class Execution:
             seed=self.matrix.latency.seed,
             detections=detections,
             reference=reference,
-            plugins=planned.export.plugins if planned.export else (),
+            plugins=planned.plugins,
         )
 
     def _child(self, task: MeasureTask, name: str) -> ChildResult:

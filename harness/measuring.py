@@ -31,7 +31,7 @@ from harness.interfaces import (
     RunOptions,
     Session,
 )
-from harness.memory import baseline_bytes, peak_bytes
+from harness.memory import Baseline, baseline, peak_above
 from harness.records import Artifact, Measurement
 from harness.tasks import ChildResult, MeasureTask
 from harness.threads import threads_used
@@ -83,7 +83,7 @@ def measure(task: MeasureTask) -> ChildResult:
     artifact = artifacts.load(folder)
     runner = RUNNERS.get(task.cell.runner)()
     options = RunOptions(threads=task.cell.threads, target=task.cell.target)
-    before = baseline_bytes()
+    before = baseline()
     started = time.perf_counter_ns()
     runner.open(artifact, folder, options).close()
     cold_ns = time.perf_counter_ns() - started
@@ -101,16 +101,12 @@ def measure(task: MeasureTask) -> ChildResult:
         )
         found = _measured(task, opened, folder, runner)
         versions = dict(session.versions)
-    memory = (
-        _single("memory.peak_bytes", peak_bytes(), "B"),
-        _single("memory.baseline_bytes", before, "B"),
-    )
     timed = task.cell.measure == "latency"
     return ChildResult(
         state="ok",
         artifact_id=artifact.id,
         versions=versions,
-        measurements=(*found, *loads, *memory) if timed else tuple(found),
+        measurements=(*found, *loads, *_memory(before)) if timed else tuple(found),
     )
 
 
@@ -234,6 +230,17 @@ def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
     begun = clock()
     scores = score(task, opened.artifact, data, detections, sizes)
     return [*scores, *_spent({**spent, "scoring": clock() - begun}, len(data))]
+
+
+def _memory(before: Baseline) -> list[Measurement]:
+    """Peak resident set, and what was resident before the runtime came; empty if unknown."""
+    above = peak_above(before)
+    if above is None:
+        return []
+    return [
+        _single("memory.peak_bytes", before.resident_bytes + above, "B"),
+        _single("memory.baseline_bytes", before.resident_bytes, "B"),
+    ]
 
 
 def _spent(stages: Mapping[str, int], images: int) -> list[Measurement]:

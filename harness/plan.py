@@ -40,6 +40,7 @@ class PlannedCell(NamedTuple):
     folder: Path
     export: ExportTask | None
     unsupported: str | None
+    plugins: tuple[str, ...] = ()
 
     @property
     def planned_id(self) -> PlannedId:
@@ -83,7 +84,7 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     return Plan(tuple(_in_order(cells)), (*out_exporters, *out_runners))
 
 
-def plan_artifact(folder: Path, matrix: Matrix) -> Plan:
+def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     """Cells that measure one artifact that is there already.
 
     Raises:
@@ -111,7 +112,7 @@ def plan_artifact(folder: Path, matrix: Matrix) -> Plan:
             )
             reason = _reason(runner, artifact.format, threads)
             name = _cell_id(cell, artifact.sha256, matrix, runner)
-            cells.append(PlannedCell(name, cell, folder, None, reason))
+            cells.append(PlannedCell(name, cell, folder, None, reason, tuple(plugins)))
     if not cells:
         raise BadConfig(f"no installed runner runs format {artifact.format}: {'; '.join(left_out)}")
     return Plan(tuple(cells), left_out)
@@ -260,7 +261,7 @@ def _cells(
         )
         reason = missing or _reason(runner, exporter.format, threads)
         name = _cell_id(cell, export.fingerprint, matrix, runner)
-        yield PlannedCell(name, cell, Path(export.folder), export, reason)
+        yield PlannedCell(name, cell, Path(export.folder), export, reason, export.plugins)
 
 
 def _measures(matrix: Matrix) -> Iterator[tuple[Literal["accuracy", "latency", "parity"], int]]:

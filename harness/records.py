@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records. Subclasses say ``frozen`` and ``kw_only`` again: neither is inherited."""
+    """Base of all records. Subclasses say ``frozen`` and ``kw_only`` again, to be so themselves."""
 
 
 class ImageSpec(Record, frozen=True, kw_only=True):

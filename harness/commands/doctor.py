@@ -15,7 +15,7 @@ from harness.cache import cache_dir
 from harness.errors import ResultsError
 from harness.extras import installed
 from harness.interfaces import EXPORTERS, RUNNERS
-from harness.machine import machine_record, state
+from harness.machine import machine_id, machine_record, state
 from harness.provenance import versions
 from harness.weights import shipped_manifests
 
@@ -95,14 +95,14 @@ def _weights() -> Check:
 
 
 def _machine() -> list[Check]:
-    facts, now = machine_record(), state()
+    now = state()
     resolution = min(_ticks())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     busy = "stop other programs before timing" if load > 0.5 else ""
-    governor = getattr(now, "governor", None)
+    governor = now.governor
     slow = "set it to performance before timing" if governor in ("powersave", "ondemand") else ""
     return [
-        Check("machine", facts.machine_id),
+        Check("machine", machine_id(machine_record())),
         Check("timer", f"{resolution} ns", "" if resolution < 1_000 else "timings will be batched"),
         Check("load", f"{load:.2f}", busy),
         Check("governor", governor or "not readable", slow),

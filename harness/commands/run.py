@@ -57,8 +57,9 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
     """Execute a plan and say what came of it; the exit code follows `harness.cli`."""
     facts = machine.machine_record()
     base = options.results or results.DEFAULT
-    folder = results.RunFolder(base, facts.machine_id, matrix.name)
-    execution = Execution(plan, matrix, folder, facts.machine_id)
+    name = machine.machine_id(facts)
+    folder = results.RunFolder(base, name, matrix.name)
+    execution = Execution(plan, matrix, folder, name)
     expected = execution.remaining_s()
     if options.dry_run:
         print(describe_plan(plan, expected, as_json=options.json))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness import config
-from harness.commands.run import carry_out, overrides
+from harness.commands.run import carry_out, overrides, plugin_paths
 from harness.plan import plan_artifact
 from harness.registry import load_file
 
@@ -31,4 +31,5 @@ def _measure(options: argparse.Namespace, measure: str) -> int:
         load_file(Path(plugin))
     asked = {"name": f"{measure}-{options.artifact.name}", **overrides(options)}
     matrix = config.load(None, {**asked, "measures": [measure]})
-    return carry_out(plan_artifact(options.artifact.resolve(), matrix), matrix, options)
+    plan = plan_artifact(options.artifact.resolve(), matrix, plugin_paths(options))
+    return carry_out(plan, matrix, options)

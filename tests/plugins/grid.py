@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,15 @@ from harness.interfaces import (
     RunOptions,
     Session,
 )
-from harness.records import Artifact, Decoding, ImageSpec, ModelSpec, Source, TensorSpec
+from harness.records import (
+    Artifact,
+    Decoding,
+    ImageSpec,
+    ModelSpec,
+    Options,
+    Source,
+    TensorSpec,
+)
 
 SIZE, CELLS = 64, 8
 
@@ -77,7 +85,7 @@ class GridNumpy(Exporter):
     precision = "float32"
     modules = ("torch",)
     extra = "torch"
-    options = {"fail": "no", "scale": 1.0}
+    options: ClassVar[Options] = {"fail": "no", "scale": 1.0}
 
     def export(self, job: ExportJob) -> Exported:
         if job.options["fail"] == "raise":
