@@ -58,10 +58,10 @@ class Null(Runner):
         return None
 
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
-        """Make the answers for the artifact's own batch size."""
+        """Make the answer for one image; another batch size is made on its first call."""
         logits, offsets = artifact.outputs
         session = NullSession(logits, offsets)
-        session.run(np.empty(artifact.inputs[0].shape, dtype=artifact.inputs[0].dtype))
+        session.run(np.empty(1))
         return session
 
 
