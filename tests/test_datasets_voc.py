@@ -107,6 +107,8 @@ def test_entities_are_refused_before_they_grow(tmp_path):
         '<!DOCTYPE z [<!ENTITY f SYSTEM "file:///etc/passwd">]><annotation>&f;</annotation>'
     )
     assert "declares a document type" in refused(folder)
+    path.write_text('<!DOCTYPE annotation SYSTEM "http://example.org/a.dtd"><annotation/>')
+    assert "declares a document type" in refused(folder)
 
 
 def test_missing_empty_and_huge_annotations_are_refused(tmp_path, monkeypatch):
