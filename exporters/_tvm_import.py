@@ -27,9 +27,11 @@ def to_relax(job: ExportJob) -> Any:
             # torch.export's own use of its deprecated tree classes, while it copies its graph
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             program = torch.export.export(job.network, (example,))
-            return frontend.from_exported_program(program, keep_params_as_input=False)
+            module = frontend.from_exported_program(program, keep_params_as_input=False)
     except Exception as error:  # torch and TVM raise whatever their passes raise
         reason = str(error).strip().splitlines() or [""]
         raise ExportFailed(
             f"{job.spec.name} cannot be imported into TVM: {type(error).__name__}: {reason[0]}"
         ) from error
+    passes = require("tvm.relax.transform", extra="tvm")
+    return passes.DeadCodeElimination()(passes.CanonicalizeBindings()(module))

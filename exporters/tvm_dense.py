@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from exporters import _tvm_import, _tvm_target
+from exporters import _tvm_import, _tvm_lower, _tvm_target
 from harness.errors import ExportFailed
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
@@ -50,6 +50,7 @@ class TvmDense(Exporter):
         module = _tvm_import.to_relax(job)
         outputs = module["main"].ret_ty.fields
         shapes = [tuple(int(extent) for extent in output.shape.values) for output in outputs]
+        module, kernels = _tvm_lower.lower(module, target)
         _build(tvm, module, target, job.folder / LIBRARY)
         image = job.spec.image
         return Exported(
@@ -73,7 +74,7 @@ class TvmDense(Exporter):
                 "target": target.text,
                 "cpu-features": " ".join(target.features),
             },
-            notes=(f"target {target.text}",),
+            notes=(f"target {target.text}", *kernels),
         )
 
 

@@ -1,0 +1,67 @@
+"""What a kernel still does to its sums before it stores them: residuals, clips, scales.
+
+Fusing them saves a pass over memory each. They are applied in the order in which the network has
+them, so that ``conv → ReLU → batch-norm → + input`` is one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters._tvm_tir import Writer
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add a blocked tensor of the output's shape."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Bound the value; None where it has no bound. ReLU is ``Clip(0.0, None)``."""
+
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Multiply by a scale and add a shift, one of each per channel."""
+
+
+After = Add | Clip | Affine
+
+
+class Epilogue:
+    """Declares the arguments of ``after`` and writes it.
+
+    Arguments, in order: for each `Add` a blocked tensor of ``size`` values, for each `Affine` the
+    scales and the shifts, (``channels``,) padded to whole vectors.
+    """
+
+    def __init__(self, w: Writer, after: Sequence[After], size: int, channels: int) -> None:
+        self._w = w
+        self._steps: list[tuple[After, tuple[Any, ...]]] = []
+        for number, step in enumerate(after):
+            buffers: tuple[Any, ...] = ()
+            if isinstance(step, Add):
+                buffers = (w.argument(f"residual{number}", size),)
+            elif isinstance(step, Affine):
+                buffers = tuple(
+                    w.argument(f"{label}{number}", channels) for label in ("scale", "shift")
+                )
+            self._steps.append((step, buffers))
+
+    def apply(self, value: Any, at: Any, channel: Any) -> Any:
+        """``value`` as it is to be stored at offset ``at``; ``channel`` is its first one."""
+        w = self._w
+        for step, buffers in self._steps:
+            if isinstance(step, Clip):
+                value = w.clip(value, step.low, step.high)
+            elif isinstance(step, Add):
+                value = value + w.load(buffers[0], at)
+            else:
+                value = value * w.load(buffers[0], channel) + w.load(buffers[1], channel)
+        return value

@@ -1,0 +1,331 @@
+"""From steps to a Relax module that calls hand-written kernels on blocked activations.
+
+A value is either blocked (see `_tvm_tiles`), flat in one buffer, or plain, as Relax has it. Steps
+with a kernel take and give blocked values; any other operator takes plain ones, and element-wise
+ones run on the blocked buffer as it is. Conversions are written where the two meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import _tvm_conv, _tvm_depthwise, _tvm_layout
+from exporters._tvm_after import Add, Affine
+from exporters._tvm_graph import Reader, Step, shape_of
+from exporters._tvm_target import CpuTarget
+from exporters._tvm_tiles import ceil_div
+from harness.extras import require
+
+UNARY = frozenset(
+    f"relax.{name}"
+    for name in (
+        "abs clip exp log negative sigmoid sqrt tanh nn.gelu nn.leakyrelu nn.relu nn.silu".split()
+    )
+)
+BINARY = frozenset(
+    f"relax.{name}" for name in "add subtract multiply divide maximum minimum".split()
+)
+"""Operators that work value by value, whatever the layout."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A blocked activation in one flat buffer, the Relax variable ``var``."""
+
+    var: Any
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """Of one channel."""
+        return self.height * self.width
+
+
+def lower(module: Any, target: CpuTarget) -> tuple[Any, tuple[str, ...]]:
+    """``module`` with its convolutions as kernels for ``target``, and what was done, in words."""
+    lowering = _Lowering(module, target)
+    return lowering.module, lowering.notes()
+
+
+class _Lowering:
+    def __init__(self, module: Any, target: CpuTarget) -> None:
+        self._relax = require("tvm.relax", extra="tvm")
+        self._lanes, self._registers = target.lanes, target.registers
+        self._builder = self._relax.BlockBuilder()
+        self._kernels: dict[Hashable, Any] = {}
+        self._values: dict[Any, Any] = {}
+        self._used: Counter[str] = Counter()
+        self._left: Counter[str] = Counter()
+        function = module["main"]
+        self._reader = Reader(function)
+        (image,) = function.params
+        parameter = self._relax.Var("image", image.ty)
+        self._image = image
+        self._values[image] = parameter
+        with self._builder.function("main", [parameter]):
+            with self._builder.dataflow():
+                for step in self._reader.steps:
+                    self._values[step.out] = self._emit(step)
+                result = self._builder.emit_output(self._plain_expr(self._reader.result))
+            self._builder.emit_func_output(result)
+        self.module = self._builder.get()
+
+    def notes(self) -> tuple[str, ...]:
+        """Which kernels were used, and which operators TVM lowers itself."""
+        used = ", ".join(f"{count} {name}" for name, count in sorted(self._used.items()))
+        left = ", ".join(f"{count} {name}" for name, count in sorted(self._left.items()))
+        return (
+            f"kernels for {self._lanes} lanes: {used or 'none'}",
+            f"lowered by TVM itself, unscheduled: {left or 'none'}",
+        )
+
+    def _emit(self, step: Step) -> Any:
+        if step.kind == "relax":
+            return self._other(step)
+        if step.kind == "values":
+            return self._value_by_value(step)
+        depthwise = step.kind == "conv" and step.groups == step.channels[0] == step.channels[1]
+        if step.kind == "pool" or (depthwise and step.groups > 1):
+            return self._depthwise(step)
+        return self._conv(step) if step.groups == 1 else self._grouped(step)
+
+    def _conv(self, step: Step) -> Blocked:
+        pointwise = step.window.pointwise
+        planar = step.source.same_as(self._image) and not pointwise
+        conv = _tvm_conv.Conv(
+            window=step.window.flattened() if pointwise else step.window,
+            inputs=step.channels[0],
+            outputs=step.channels[1],
+            planar=planar,
+            after=tuple(after for after, _ in step.after),
+        )
+        cut = _tvm_conv.plan(conv, self._lanes, self._registers)
+        kind = "pointwise" if pointwise else "planar" if planar else "direct"
+        image = self._flat_image() if planar else self._blocked(step.source).var
+        packed = _tvm_conv.pack(conv, cut, step.weight, step.bias)
+        arguments = [image, *map(self._relax.const, packed)]
+        return self._call(
+            step, f"{kind} convolution", conv, arguments, lambda n: _tvm_conv.kernel(n, conv, cut)
+        )
+
+    def _depthwise(self, step: Step) -> Blocked:
+        layer = _tvm_depthwise.Depthwise(
+            window=step.window,
+            channels=step.channels[0],
+            pool=step.kind == "pool",
+            after=tuple(after for after, _ in step.after),
+        )
+        arguments = [self._blocked(step.source).var]
+        if not layer.pool:
+            packed = _tvm_depthwise.pack(layer, self._lanes, step.weight, step.bias)
+            arguments += map(self._relax.const, packed)
+        return self._call(
+            step,
+            "max pool" if layer.pool else "depthwise convolution",
+            layer,
+            arguments,
+            lambda name: _tvm_depthwise.kernel(name, layer, self._lanes, self._registers),
+        )
+
+    def _value_by_value(self, step: Step) -> Blocked:
+        source = self._blocked(step.source)
+        after = tuple(after for after, _ in step.after)
+        return self._call(
+            step,
+            "value by value",
+            ("values", source.channels, source.pixels, after),
+            [source.var],
+            lambda name: _tvm_layout.values(
+                name, source.channels, source.pixels, self._lanes, after
+            ),
+        )
+
+    def _call(
+        self,
+        step: Step,
+        kind: str,
+        key: Hashable,
+        arguments: list[Any],
+        write: Callable[[str], Any],
+    ) -> Blocked:
+        """Call a kernel, with what its epilogue needs; equal layers share one function."""
+        _, channels, height, width = shape_of(step.out)
+        for after, needs in step.after:
+            if isinstance(after, Add):
+                arguments.append(self._blocked(needs).var)
+            elif isinstance(after, Affine):
+                arguments += [self._relax.const(self._pad(values)) for values in needs]
+        name = f"{kind.replace(' ', '_')}_{step.channels[0]}_{channels}_{height}x{width}"
+        self._used[kind] += 1
+        function = self._function(key, name, write)
+        size = self._size(channels, height * width)
+        return Blocked(self._call_tir(function, arguments, size), channels, height, width)
+
+    def _pad(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One value per channel, up to whole vectors."""
+        return np.pad(values, (0, -len(values) % self._lanes))
+
+    def _grouped(self, step: Step) -> Any:
+        """A convolution that no kernel knows, by TVM itself, with all that was folded into it."""
+        op, relax = self._relax.op, self._relax
+
+        def constant(values: NDArray[Any], *shape: int) -> Any:
+            return relax.const(values.astype(np.float32).reshape(shape))
+
+        value = op.nn.conv2d(
+            self._plain(step.source),
+            constant(step.weight, *step.weight.shape),
+            strides=step.window.stride,
+            padding=step.window.padding,
+            dilation=step.window.dilation,
+            groups=step.groups,
+        )
+        value = op.add(self._builder.emit(value), constant(step.bias, 1, -1, 1, 1))
+        for after, needs in step.after:
+            if isinstance(after, Add):
+                value = op.add(self._builder.emit(value), self._plain(needs))
+            elif isinstance(after, Affine):
+                scale, shift = (constant(values, 1, -1, 1, 1) for values in needs)
+                value = op.multiply(self._builder.emit(value), scale)
+                value = op.add(self._builder.emit(value), shift)
+            else:
+                low, high = after.low, after.high
+                low, high = (-math.inf if low is None else low, math.inf if high is None else high)
+                value = op.clip(self._builder.emit(value), low, high)
+        self._left["grouped convolution"] += 1
+        return self._builder.emit(value)
+
+    def _other(self, step: Step) -> Any:
+        """Any other operator: to rows for a head, on blocked values where it may, else plain."""
+        expr = step.expr
+        name = self._reader.name(expr)
+        if name == "relax.permute_dims" and self._to_nhwc(expr):
+            return self._rows(self._values[expr.args[0]])
+        if name in UNARY | BINARY:
+            value = self._element_wise(expr)
+            if value is not None:
+                return value
+        if name not in ("relax.reshape", "relax.zeros_like", ""):
+            self._left[name.removeprefix("relax.")] += 1
+        return self._builder.emit(self._plain_expr(expr))
+
+    def _to_nhwc(self, expr: Any) -> bool:
+        axes = [int(axis) for axis in expr.attrs.axes or ()]
+        source = self._values.get(expr.args[0])
+        return axes == [0, 2, 3, 1] and isinstance(source, Blocked)
+
+    def _rows(self, value: Blocked) -> Any:
+        """(1, height, width, channels), plain."""
+        key = ("rows", value.channels, value.pixels)
+        function = self._function(
+            key,
+            f"to_rows_{value.channels}_{value.pixels}",
+            lambda n: _tvm_layout.to_rows(n, value.channels, value.pixels, self._lanes),
+        )
+        self._used["conversion to rows"] += 1
+        flat = self._call_tir(function, [value.var], value.channels * value.pixels)
+        shape = (1, value.height, value.width, value.channels)
+        return self._builder.emit(self._relax.op.reshape(flat, shape))
+
+    def _element_wise(self, expr: Any) -> Blocked | None:
+        """The operator on blocked buffers, where all its tensors are blocked or single numbers."""
+        arguments: list[Any] = []
+        like: Blocked | None = None
+        for arg in expr.args:
+            constant = self._reader.constant(arg)
+            if isinstance(arg, self._relax.Var) and constant is None:
+                value = self._values.get(arg)
+                if not isinstance(value, Blocked):
+                    return None
+                if like is not None and (value.channels, value.pixels) != (
+                    like.channels,
+                    like.pixels,
+                ):
+                    return None
+                like = value
+                arguments.append(value.var)
+            elif constant is not None and constant.size != 1:
+                return None
+            else:
+                arguments.append(arg if constant is None else self._relax.const(constant.ravel()))
+        if like is None:
+            return None
+        self._left[str(expr.op.name).removeprefix("relax.")] += 1
+        call = self._relax.Call(expr.op, arguments, expr.attrs)
+        return Blocked(self._builder.emit(call), like.channels, like.height, like.width)
+
+    def _plain_expr(self, expr: Any) -> Any:
+        """``expr`` over plain values."""
+        relax = self._relax
+        if isinstance(expr, relax.Var):
+            return self._plain(expr)
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self._plain_expr(field) for field in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self._plain_expr(expr.tuple_value), expr.index)
+        if isinstance(expr, relax.Call):
+            arguments = [self._plain_expr(arg) for arg in expr.args]
+            return relax.Call(expr.op, arguments, expr.attrs, expr.ty_args)
+        return expr
+
+    def _plain(self, var: Any) -> Any:
+        """The value of a variable as Relax has it; converts a blocked one."""
+        constant = self._reader.constant(var)
+        if constant is not None:
+            return self._relax.const(constant)
+        value = self._values[var]
+        if not isinstance(value, Blocked):
+            return value
+        function = self._function(
+            ("planar", value.channels, value.pixels),
+            f"to_planar_{value.channels}_{value.pixels}",
+            lambda n: _tvm_layout.to_planar(n, value.channels, value.pixels, self._lanes),
+        )
+        self._used["conversion to planes"] += 1
+        flat = self._call_tir(function, [value.var], value.channels * value.pixels)
+        shape = (1, value.channels, value.height, value.width)
+        return self._builder.emit(self._relax.op.reshape(flat, shape))
+
+    def _blocked(self, var: Any) -> Blocked:
+        """The value of a four-dimensional variable, blocked; converts a plain one, once."""
+        value = self._values[var]
+        if isinstance(value, Blocked):
+            return value
+        _, channels, height, width = shape_of(var)
+        pixels = height * width
+        flat = self._builder.emit(self._relax.op.reshape(value, (channels * pixels,)))
+        function = self._function(
+            ("blocked", channels, pixels),
+            f"to_blocked_{channels}_{pixels}",
+            lambda name: _tvm_layout.to_blocked(name, channels, pixels, self._lanes),
+        )
+        self._used["conversion to blocks"] += 1
+        made = self._call_tir(function, [flat], self._size(channels, pixels))
+        return Blocked(made, channels, height, width)
+
+    def _flat_image(self) -> Any:
+        shape = shape_of(self._image)
+        size = int(np.prod(shape))
+        return self._builder.emit(self._relax.op.reshape(self._values[self._image], (size,)))
+
+    def _size(self, channels: int, pixels: int) -> int:
+        return ceil_div(channels, self._lanes) * self._lanes * pixels
+
+    def _function(self, key: Hashable, name: str, write: Callable[[str], Any]) -> Any:
+        if key not in self._kernels:
+            unique = f"{name}_{len(self._kernels)}"
+            self._kernels[key] = self._builder.add_func(write(unique), unique)
+        return self._kernels[key]
+
+    def _call_tir(self, function: Any, arguments: list[Any], size: int) -> Any:
+        made = self._relax.TensorType((size,), "float32")
+        return self._builder.emit(self._relax.call_tir(function, arguments, made))
