@@ -180,16 +180,16 @@ def _list_and_show(commands: Commands) -> None:
 def _train(commands: Commands) -> None:
     parser = _add(commands, "train", "train", "Train a model and write a checkpoint.")
     parser.add_argument("model", help="name or name:key=value")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("-o", "--output", type=Path, help="folder of the training")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="settings",
-        help="a training option; `detbench train MODEL --list-options` shows all",
+        help="a training option",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--list-options", action="store_true", help="all training options")
     _json(parser)
 
 
