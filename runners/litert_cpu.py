@@ -1,0 +1,122 @@
+"""LiteRT, formerly TensorFlow Lite, on the CPU (https://ai.google.dev/edge/litert, Apache-2.0).
+
+Runs .tflite files through ``ai_edge_litert.interpreter`` with the XNNPACK delegate, which the
+runtime applies by default; needs neither TensorFlow nor torch. Tensors are found by the names in
+the manifest; image (n, h, w, 3), outputs (n, priors, channels), float32 or int8 as the file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ArtifactDamaged, BadInput, Unsupported
+from harness.extras import require
+from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.records import Artifact, TensorSpec
+
+
+@RUNNERS.register
+class LitertCpu(Runner):
+    """``Interpreter`` with as many XNNPACK threads as asked for."""
+
+    name = "litert_cpu"
+    formats = frozenset({"tflite"})
+    modules = ("ai_edge_litert",)
+    extra = "litert"
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load the file.
+
+        Raises:
+            ArtifactDamaged: not a TensorFlow Lite file, or not the one that the manifest describes.
+            Unsupported: the file holds an operator that this runtime does not know.
+        """
+        litert = require("ai_edge_litert.interpreter", extra=self.extra)
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        return LitertSession(_load(litert, path, artifact, options.threads), path, artifact)
+
+
+class LitertSession(Session):
+    """One interpreter. Its memory is allocated once; each answer is a copy."""
+
+    def __init__(self, interpreter: Any, path: Path, artifact: Artifact) -> None:
+        (image,), (logits, offsets) = artifact.inputs, artifact.outputs
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        self._interpreter = interpreter
+        self._image_index = _find(inputs, image, path)
+        self._logits_index = _find(outputs, logits, path)
+        self._offsets_index = _find(outputs, offsets, path)
+        self._expected = (image.shape, np.dtype(image.dtype))
+        self.versions: Mapping[str, str] = {"ai-edge-litert": metadata.version("ai-edge-litert")}
+
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Run one batch of the file's own size.
+
+        Raises:
+            BadInput: another shape or data type than the file's input.
+        """
+        if (images.shape, images.dtype) != self._expected:
+            shape, dtype = self._expected
+            raise BadInput(
+                f"the file takes {dtype} images of shape {shape}, got {images.dtype} of shape"
+                f" {images.shape}: prepare them as the manifest's input tensor says"
+            )
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._image_index, images)
+        interpreter.invoke()
+        return RawOutputs(
+            interpreter.get_tensor(self._logits_index), interpreter.get_tensor(self._offsets_index)
+        )
+
+    def close(self) -> None:
+        """Free the tensors and the delegate's packed weights."""
+        self._interpreter = None
+
+
+def _load(litert: Any, path: Path, artifact: Artifact, threads: int) -> Any:
+    again = f"export {artifact.model} again"
+    try:
+        interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
+    except ValueError as error:  # what the runtime's flatbuffer verifier raises
+        raise ArtifactDamaged(
+            f"{path} is not a TensorFlow Lite file ({_last_line(error)}): {again}"
+        ) from error
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:  # an operator without a kernel, or shapes that do not fit it
+        raise Unsupported(
+            f"LiteRT cannot prepare {path} ({_last_line(error)}): {again} with this version"
+        ) from error
+    return interpreter
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _find(details: Iterable[Mapping[str, Any]], spec: TensorSpec, path: Path) -> int:
+    """Index of the tensor that ``spec`` names, which must be as ``spec`` says."""
+    found = {detail["name"]: detail for detail in details}
+    if spec.name not in found:
+        raise ArtifactDamaged(
+            f"{path} has no input or output '{spec.name}' (it has {', '.join(sorted(found))}):"
+            " use the manifest that was written with this file"
+        )
+    detail = found[spec.name]
+    shape = tuple(int(size) for size in detail["shape"])
+    dtype = np.dtype(detail["dtype"]).name
+    scale, zero_point = detail["quantization"]
+    told = (spec.shape, spec.dtype, spec.scale or 0.0, spec.zero_point or 0)
+    if (shape, dtype) != told[:2] or not np.isclose(scale, told[2]) or zero_point != told[3]:
+        raise ArtifactDamaged(
+            f"{path}: '{spec.name}' is {dtype} {shape} with scale {scale:g}, zero point"
+            f" {zero_point}; its manifest says {spec.dtype} {spec.shape}, {told[2]:g}, {told[3]}:"
+            " use the manifest that was written with this file"
+        )
+    return int(detail["index"])
