@@ -57,10 +57,10 @@ def test_zero_of_a_quantized_output_is_its_zero_point(tmp_path: Path) -> None:
 
 
 def test_the_harness_costs_less_than_the_goal_per_timed_call() -> None:
-    """Up to three tries, as the goal is for the harness and not for who else uses the machine."""
+    """Up to three tries: a crowded cache makes the same work take longer."""
     seen = []
     for _ in range(3):
-        seen.append(measure(samples=2000))
+        seen.append(measure())
         if max(seen[-1]) < GOAL_NS:
             return
     pytest.fail(f"goal {GOAL_NS} ns, measured {seen}")
