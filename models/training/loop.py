@@ -18,6 +18,7 @@ from harness.datasets import open_dataset
 from harness.errors import BadConfig, DetbenchError
 from harness.interfaces import MODELS, Dataset
 from harness.records import ModelSpec, encode
+from models._checkpoint import load_weights
 from models._ssd import Ssd
 from models.training.batches import Batch, Feed, batches
 from models.training.loss import multibox
@@ -62,6 +63,16 @@ def steps(options: TrainOptions) -> list[Step]:
     return planned
 
 
+def steps_to_do(options: TrainOptions, done: int) -> list[Step]:
+    """The steps that are left after the first ``done``, up to ``stop_after``."""
+    limit = options.stop_after
+    return [
+        step
+        for step in steps(options)[done:]
+        if limit is None or step.first + options.batch <= limit
+    ]
+
+
 def learning_rate(options: TrainOptions, done: float) -> float:
     """The rate when the fraction ``done`` is behind: warm-up, then half a cosine."""
     if done < options.warmup:
@@ -94,6 +105,8 @@ class Trainer:
         network = spec.build()
         if not isinstance(network, Ssd):
             raise BadConfig(f"{spec.name} cannot be trained here: expected one of our SSD models")
+        if options.start_from is not None:
+            load_weights(network, Path(options.start_from))
         self.network = network.to(options.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stubs know no device with memory_format
         self.average = Average(self.network, options.average)
         self.optimizer = make_optimizer(self.network, options)
@@ -117,12 +130,13 @@ class Trainer:
         Raises:
             TrainingDiverged: the loss is not finite.
         """
-        plan = steps(self.options)
+        total = len(steps(self.options))
+        plan = steps_to_do(self.options, self.progress.step)
         log = Log(self.out / "log.csv", after=self.progress.step)
         began, saved = time.monotonic(), time.monotonic()
         before = self.progress.seconds
         bar = tqdm(
-            total=len(plan),
+            total=self.progress.step + len(plan),
             initial=self.progress.step,
             desc=self.spec.name,
             unit="step",
@@ -130,9 +144,9 @@ class Trainer:
         )
         smooth = 0.0
         try:
-            for step, batch in self._fed(plan[self.progress.step :]):
+            for step, batch in self._fed(plan):
                 tick = time.perf_counter()
-                row = self._step(step, batch, done=step.number / len(plan))
+                row = self._step(step, batch, done=step.number / total)
                 took = time.perf_counter() - tick
                 log.row(**row, images_per_s=self.options.batch / took)
                 now = time.monotonic()
@@ -140,7 +154,7 @@ class Trainer:
                 smooth = row["loss"] if not smooth else 0.98 * smooth + 0.02 * row["loss"]
                 bar.set_postfix_str(f"{step.size}px loss {smooth:.3f}", refresh=False)
                 bar.update()
-                if now - saved > self.options.save_seconds or step.number + 1 == len(plan):
+                if now - saved > self.options.save_seconds or step is plan[-1]:
                     log.flush()
                     self._save()
                     saved = now

@@ -33,7 +33,10 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         model: registry name; ``model_options`` are its options, those left out at their defaults.
         data: a data set as `harness.datasets.open_dataset` takes it.
         data_images: use the first so many images; None is all.
+        start_from: checkpoint whose weights to start from; None starts from random ones.
         stages: input sizes in order; the last one must be the model's own.
+        stop_after: stop when so many images were shown, although the schedule goes on; resuming
+            without it continues. None trains to the end.
         batch: images per step.
         learning_rate: peak, reached after ``warmup`` (fraction of all images), then a half cosine
             down to ``final`` times the peak.
@@ -61,7 +64,9 @@ class TrainOptions(Record, frozen=True, kw_only=True):
     model_options: Options = msgspec.field(default_factory=dict)
     data: str = "shapes:train"
     data_images: int | None = None
+    start_from: str | None = None
     stages: tuple[Stage, ...]
+    stop_after: int | None = None
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: float = 0.02
@@ -174,7 +179,7 @@ def describe() -> dict[str, str]:
 def command(options: TrainOptions) -> str:
     """The command line that runs this training again: every option that is not at its default."""
     request = Request(name=options.model, options=options.model_options)
-    words = ["detbench", "train", str(request), "-o", "runs/train"]
+    words = ["detbench", "train", str(request), "-o", options.out]
     plain, defaults = _plain(options), describe()
     for key, value in plain.items():
         if key == "augmentation":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from harness.errors import BadCheckpoint
 from harness.interfaces import MODELS
 from harness.provenance import git_revision, versions
 from harness.records import ModelSpec, Options, Record, encode
+from harness.weights import SHIPPED
 from models._checkpoint import load_weights, save_weights
 from models.training.options import TrainOptions, command
 from models.training.scoring import Score, score
@@ -28,10 +30,10 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
         labels: class names, background first.
         source_precision: what the weights were trained as, and what is stored.
         options: the training, all options as asked.
-        command: makes the same checkpoint again.
-        images_seen: images shown, augmented ones counted each time; ``images_planned`` is the
-            whole schedule, and more where this is a snapshot of a training that went on.
-        seconds: wall time spent in training steps.
+        commands: make the same checkpoint again, in this order; more than one where a training
+            started from another's weights. ``options`` are the last one's.
+        images_seen: images shown, augmented ones counted each time, over all commands.
+        seconds: wall time of the training steps, over all commands.
         revision: of the code that trained; ``dirty`` where it had uncommitted changes.
         score: of the stored weights, not of the ones before they were stored.
     """
@@ -45,10 +47,9 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
     data: str
     data_images: int
     images_seen: int
-    images_planned: int
     seconds: float
     seed: int
-    command: str
+    commands: tuple[str, ...]
     options: TrainOptions
     revision: str
     dirty: bool
@@ -72,6 +73,7 @@ def finish(options: TrainOptions) -> Path:
     if not (out / STATE).is_file():
         raise BadCheckpoint(f"{out} has no training state {STATE}: train first")
     state = read(out / STATE)
+    before = _manifest_before(options)
     data = open_dataset(options.data, limit=options.data_images)
     spec = MODELS.get(options.model)(data.labels, **options.model_options)
     network = spec.build()
@@ -87,11 +89,10 @@ def finish(options: TrainOptions) -> Path:
         source_precision="trained in float32, kernels stored as float16, the rest as float32",
         data=options.data,
         data_images=len(data),
-        images_seen=state["step"] * options.batch,
-        images_planned=options.images,
-        seconds=round(state["seconds"], 1),
+        images_seen=state["step"] * options.batch + (before.images_seen if before else 0),
+        seconds=round(state["seconds"] + (before.seconds if before else 0), 1),
         seed=options.seed,
-        command=command(options),
+        commands=(*(before.commands if before else ()), command(options)),
         options=options,
         revision=state.get("revision", git_revision()[0]),
         dirty=state.get("dirty", git_revision()[1]),
@@ -100,6 +101,36 @@ def finish(options: TrainOptions) -> Path:
     )
     path.with_suffix(".json").write_bytes(encode(manifest))
     return path
+
+
+def publish(weights: Path, folder: Path = SHIPPED) -> Path:
+    """Copy trained weights and their manifest to where shipped checkpoints lie.
+
+    They are named ``<model>[-<width>]-<data set>``.
+
+    Returns:
+        The copied weights.
+
+    Raises:
+        BadCheckpoint: no manifest, or one of other weights.
+    """
+    manifest = read_manifest(weights)
+    if manifest.sha256 != sha256_file(weights):
+        raise BadCheckpoint(f"{weights} is not what its manifest says: train again")
+    width = manifest.model_options.get("width", 1.0)
+    parts = [manifest.model, *([] if width == 1.0 else [str(width)]), manifest.data.split(":")[0]]
+    target = folder / ("-".join(parts) + ".safetensors")
+    shutil.copyfile(weights, target)
+    shutil.copyfile(weights.with_suffix(".json"), target.with_suffix(".json"))
+    return target
+
+
+def _manifest_before(options: TrainOptions) -> WeightsManifest | None:
+    """The manifest of the weights that the training started from, where there is one."""
+    if options.start_from is None:
+        return None
+    start = Path(options.start_from)
+    return read_manifest(start) if start.with_suffix(".json").is_file() else None
 
 
 def score_file(spec: ModelSpec, path: Path, options: TrainOptions) -> Score | None:

@@ -22,6 +22,7 @@ FREE = (
     "out",
     "cache",
     "resume",
+    "stop_after",
     "save_seconds",
     "threads",
     "workers",
