@@ -160,9 +160,7 @@ def _cells(model: str, exporter: str, runner: str) -> Iterator[Cell]:
         )
 
 
-def _measurements(
-    cell: Cell, state: State, samples: int, slower: float
-) -> Iterator[Measurement]:
+def _measurements(cell: Cell, state: State, samples: int, slower: float) -> Iterator[Measurement]:
     if state in ("ok", "tainted", "parity-failed"):
         yield from _parity(cell, failed=state == "parity-failed")
     if state not in ("ok", "tainted"):
@@ -244,9 +242,7 @@ def _latency(cell: Cell, samples: int, slower: float) -> Iterator[Measurement]:
     used = 1 if cell.exporter == "torch_int8" else cell.threads
     yield Measurement(metric="threads.used", value=float(used), unit="threads")
     yield Measurement(metric="memory.peak_bytes", value=310e6, unit="B", samples=(310e6, 312e6))
-    base = Measurement(
-        metric="memory.baseline_bytes", value=60e6, unit="B", samples=(60e6, 60.5e6)
-    )
+    base = Measurement(metric="memory.baseline_bytes", value=60e6, unit="B", samples=(60e6, 60.5e6))
     yield base
 
 
@@ -284,9 +280,7 @@ def _artifact(model: str, exporter: str, precision: Literal["float32", "int8"]) 
         files=(FileEntry(path="model.bin", role="model", sha256=digest, size_bytes=size),),
         sha256=digest,
         size_bytes=size,
-        inputs=(
-            TensorSpec(name="image", dtype="float32", shape=(1, 3, 300, 300), layout="NCHW"),
-        ),
+        inputs=(TensorSpec(name="image", dtype="float32", shape=(1, 3, 300, 300), layout="NCHW"),),
         outputs=outputs,
         image=ImageSpec(height=300, width=300, mean=(127.0,) * 3, std=(128.0,) * 3),
         decoding=Decoding(),

@@ -91,7 +91,7 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
         if bar.mark is not None:
             axes.plot(
                 [bar.mark, bar.mark],
-                [place - 0.34, place + 0.34],
+                [place - 0.27, place + 0.27],
                 color=INK.stand_in,
                 linewidth=1.6,
                 zorder=5,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness import stats
 from harness.records import RunRecord
 from harness.report import measured, scores
-from harness.report.figures import significant
+from harness.report.figures import minus, significant
 from harness.report.join import Entry, Joined
 from harness.report.tables import Column, Line, Table, Value, blank, text
 from harness.report.timings import END_TO_END, INFERENCE, Timings
@@ -15,7 +15,7 @@ from harness.report.timings import END_TO_END, INFERENCE, Timings
 WHO = (
     Column(key="machine", label="Machine", wide=True),
     Column(key="model", label="Model", wide=True),
-    Column(key="export", label="Export"),
+    Column(key="export", label="Export", pinned=True),
     Column(key="runner", label="Runner"),
 )
 HEADS = ("logits", "offsets")
@@ -26,14 +26,11 @@ def _who(entry: Entry) -> tuple[Value, ...]:
     return (text(entry.machine), text(entry.model), text(entry.export), text(entry.runner))
 
 
-def _hide_machine(table: Table, joined: Joined) -> Table:
-    return table if len(set(joined.machines)) > 1 else table.without(["machine"])
-
-
 def accuracy_table(joined: Joined) -> Table:
     """All scores of each accuracy cell, and where its time went."""
     columns = (
         *WHO,
+        Column(key="state", label="State"),
         Column(key="data", label="Data"),
         Column(key="images", label="Images", numeric=True),
         *(
@@ -42,7 +39,6 @@ def accuracy_table(joined: Joined) -> Table:
         ),
         Column(key="network", label="In the network", unit="s", numeric=True),
         Column(key="outside", label="Outside it", unit="s", numeric=True),
-        Column(key="state", label="State"),
     )
     entries = [e for e in joined.entries if e.cell.measure == "accuracy" and e.measured]
     table = Table(
@@ -55,7 +51,7 @@ def accuracy_table(joined: Joined) -> Table:
         lines=tuple(_accuracy_line(entry, entry.record) for entry in entries if entry.record),
         empty="No accuracy cell was measured.",
     )
-    return _hide_machine(table, joined)
+    return table.without(joined.constant)
 
 
 def _accuracy_line(entry: Entry, record: RunRecord) -> Line:
@@ -66,12 +62,12 @@ def _accuracy_line(entry: Entry, record: RunRecord) -> Line:
         cells=(entry.cell_id,),
         values=(
             *_who(entry),
+            _state(record),
             text(entry.cell.dataset),
             Value(text=f"{images:,}", sort=images) if images else blank("not said"),
             *(measured.score(record, metric) for metric in scores.METRICS),
             _seconds(record, inside=True),
             _seconds(record, inside=False),
-            _state(record),
         ),
     )
 
@@ -101,6 +97,7 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
     columns = (
         *WHO,
         Column(key="threads", label="Threads", numeric=True),
+        Column(key="state", label="State"),
         Column(key="load", label="Load", unit="ms", numeric=True),
         Column(key="cold", label="Cold load", unit="ms", numeric=True),
         Column(key="first", label="First inference", unit="ms", numeric=True),
@@ -114,14 +111,14 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
         Column(key="samples", label="Samples", numeric=True),
         Column(key="cov", label="CoV", unit="%", numeric=True),
         Column(key="outliers", label="Outliers", numeric=True),
-        Column(key="state", label="State"),
     )
     entries = [e for e in joined.entries if e.cell.measure == "latency" and e.measured]
     table = Table(
         key="latency",
         caption=(
             "Every latency cell. Load, first inference, warm-up and steady state are kept apart;"
-            " small figures under a p50 are its 95 % interval."
+            " small figures under a p50 are its 95 % interval, under a load the range of the"
+            " rounds."
         ),
         columns=columns,
         lines=tuple(
@@ -129,7 +126,9 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
         ),
         empty="No latency cell was measured.",
     )
-    return _hide_machine(table, joined)
+    p99 = [column.key for column in columns].index("p99")
+    some_p99 = any(line.values[p99].text for line in table.lines)
+    return table.without([*joined.constant, *([] if some_p99 else ["p99"])])
 
 
 def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
@@ -142,6 +141,7 @@ def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
         values=(
             *_who(entry),
             _threads(entry, record),
+            _state(record),
             measured.once(record, "latency.load"),
             measured.once(record, "latency.load_cold"),
             measured.once(record, "latency.first"),
@@ -155,7 +155,6 @@ def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
             _samples(record),
             measured.variation(timings, record, INFERENCE),
             _outliers(timings.summary(record, INFERENCE)),
-            _state(record),
         ),
     )
 
@@ -204,11 +203,11 @@ def parity_table(joined: Joined) -> Table:
             for head in HEADS
             for key, label, unit in (
                 ("sqnr_db", "SQNR", "dB"),
-                ("max_abs", "max error", ""),
-                ("cosine", "cosine", ""),
+                ("max_abs", "max error", "absolute"),
+                ("cosine", "cosine", "−1 to 1"),
             )
         ),
-        *(Column(key=key, label=key.capitalize(), numeric=True) for key in MATCHES),
+        *(Column(key=k, label=k.capitalize(), unit="boxes", numeric=True) for k in MATCHES),
         Column(key="checked", label="Checked in"),
     )
     groups: dict[tuple[str, ...], list[Entry]] = {}
@@ -227,7 +226,7 @@ def parity_table(joined: Joined) -> Table:
         lines=tuple(_parity_line(entries) for entries in groups.values()),
         empty="No outputs were compared.",
     )
-    return _hide_machine(table, joined)
+    return table.without(joined.constant)
 
 
 def _parity_line(entries: Sequence[Entry]) -> Line:
@@ -250,7 +249,10 @@ def _parity_line(entries: Sequence[Entry]) -> Line:
                     _worst(values, f"{head}.cosine", lowest=True, digits=6),
                 )
             ),
-            *(_worst(values, f"detections.{key}", lowest=key == "matched") for key in MATCHES),
+            *(
+                _worst(values, f"detections.{key}", lowest=key == "matched", digits=0)
+                for key in MATCHES
+            ),
             Value(
                 text=f"{len(entries)} cell{'s' if len(entries) > 1 else ''}",
                 sort=len(entries),
@@ -274,7 +276,7 @@ def _worst(
 
 def _decimals(value: float, places: int) -> str:
     """``value`` with a fixed number of decimals; infinities as signs."""
-    return significant(value) if abs(value) == float("inf") else f"{value:.{places}f}"
+    return significant(value) if abs(value) == float("inf") else minus(f"{value:.{places}f}")
 
 
 def _agreement(values: Mapping[str, list[float]], cells: int) -> str:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from harness.errors import ResultsError
-from harness.records import Artifact, Cell, RunRecord, encode
+from harness.records import Artifact, Cell, RunRecord, State, encode
 from harness.report.data import RunData
 
 MEASURED = ("ok", "tainted")
 NOT_RUN = "not run"
+STATES = (*get_args(State), NOT_RUN)
+"""Everything that can become of a planned cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,13 @@ class Joined:
     entries: tuple[Entry, ...]
     rows: tuple[Row, ...]
     superseded: int
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Columns that would say the same in every row: ``machine``, ``model``."""
+        models = {entry.model for entry in self.entries}
+        machine = () if len(set(self.machines)) > 1 else ("machine",)
+        return machine if len(models) > 1 else (*machine, "model")
 
 
 def join(runs: Sequence[RunData]) -> Joined:

@@ -52,7 +52,7 @@ def once(record: RunRecord, metric: str) -> Value:
     note = ""
     if len(found.samples) > 1:
         low, high = milliseconds(min(found.samples)), milliseconds(max(found.samples))
-        note = f"{low} to {high} in {len(found.samples)} rounds" if low != high else ""
+        note = f"{low} to {high}" if low != high else ""
     return Value(text=milliseconds(found.value), sort=found.value / NS_PER_MS, note=note)
 
 

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.report import measured, scores
-from harness.report.figures import count
-from harness.report.join import MEASURED, Joined, Row
+from harness.report.figures import count, listing
+from harness.report.join import MEASURED, STATES, Joined, Row
 from harness.report.tables import Column, Line, Table, Value, text
 from harness.report.timings import END_TO_END, INFERENCE, Timings
 
+RECOMMENDED = "recommended"
+EMPTY = "No cell was measured. The reasons stand under “Not measured”."
 COLUMNS = (
     Column(key="machine", label="Machine", wide=True),
     Column(key="model", label="Model", wide=True),
-    Column(key="export", label="Export"),
+    Column(key="export", label="Export", pinned=True),
     Column(key="runner", label="Runner"),
     Column(key="threads", label="Threads", numeric=True),
+    Column(key="marks", label="Marks"),
     Column(key="map", label="mAP", unit="%", numeric=True),
     Column(key="change", label="Against float", unit="points", numeric=True),
     Column(key="map50", label="mAP@.5", unit="%", numeric=True),
@@ -25,7 +28,6 @@ COLUMNS = (
     Column(key="end", label="End to end p50", unit="ms", numeric=True),
     Column(key="memory", label="Peak memory", unit="MB", numeric=True),
     Column(key="size", label="Size", unit="MB", numeric=True),
-    Column(key="marks", label="Marks"),
 )
 
 
@@ -35,41 +37,50 @@ def overview(
     metric: str,
     references: Mapping[str, Row | None],
     chosen: frozenset[str],
+    smoke: frozenset[int],
 ) -> Table:
-    """All rows. ``references`` is each row's float reference, ``chosen`` the recommended rows."""
+    """All rows.
+
+    Args:
+        references: each row's float reference, by the row's key.
+        chosen: keys of the recommended rows.
+        smoke: indices of the runs whose timings are no more than a test.
+    """
     datasets = sorted({row.dataset for row in joined.rows})
+    models = sorted({entry.model for entry in joined.entries})
+    what = models[0] if len(models) == 1 else "each model"
     table = Table(
         key="results",
         caption=(
-            f"{count(len(joined.rows), 'row')}: each model, exported, run and threaded in one way."
-            f" {scores.METRICS[metric]} on {' and '.join(datasets) or 'no data set'}."
+            f"{count(len(joined.rows), 'row')}: {what}, exported, run and threaded in one way."
+            f" {scores.METRICS[metric]} on {listing(datasets or ['no data'])}."
             " Small figures are 95 % intervals. A dash has its reason beside it."
         ),
         columns=COLUMNS,
         lines=tuple(
-            _line(row, timings, metric, references[row.key], row.key in chosen)
+            _line(row, timings, metric, references[row.key], _marks(row, timings, chosen, smoke))
             for row in joined.rows
         ),
-        empty="No cell was measured. The reasons stand under “Not measured”.",
+        empty=EMPTY if joined.entries else "Nothing was planned, so nothing was measured.",
     )
-    hidden = [] if len(set(joined.machines)) > 1 else ["machine"]
-    hidden += ["map50"] if metric != "accuracy.coco_map" else []
-    return table.without(hidden)
+    hidden = ["map50"] if metric != "accuracy.coco_map" else []
+    return table.without([*joined.constant, *hidden])
 
 
-def _line(row: Row, timings: Timings, metric: str, reference: Row | None, chosen: bool) -> Line:
+def _line(row: Row, timings: Timings, metric: str, reference: Row | None, marks: Value) -> Line:
     accuracy, latency = row.accuracy, row.latency
     no_score = measured.absent(row.accuracy_entry)
     no_time = measured.absent(row.latency_entry)
     return Line(
         key=row.key,
-        highlight=chosen,
+        highlight=RECOMMENDED in marks.marks,
         values=(
             text(row.machine),
             text(row.model),
             text(row.export),
             text(row.runner),
             measured.threads(row),
+            marks,
             measured.score(accuracy, metric) if accuracy else no_score,
             measured.change(row, reference, metric) if accuracy else no_score,
             _plain(measured.score(accuracy, "accuracy.coco_map50")) if accuracy else no_score,
@@ -78,7 +89,6 @@ def _line(row: Row, timings: Timings, metric: str, reference: Row | None, chosen
             _plain(measured.percentile(timings, latency, END_TO_END, 50)) if latency else no_time,
             measured.peak_memory(latency) if latency else no_time,
             measured.size(latency or accuracy),
-            _marks(row, timings, chosen),
         ),
     )
 
@@ -88,8 +98,10 @@ def _plain(value: Value) -> Value:
     return replace(value, note="") if value.text else value
 
 
-def _marks(row: Row, timings: Timings, chosen: bool) -> Value:
-    marks = ["recommended"] if chosen else []
+def _marks(row: Row, timings: Timings, chosen: frozenset[str], smoke: frozenset[int]) -> Value:
+    marks = [RECOMMENDED] if row.key in chosen else []
+    if row.run in smoke and row.latency:
+        marks.append("smoke")
     if timings.unstable(row):
         marks.append("unstable")
     reasons = []
@@ -99,7 +111,8 @@ def _marks(row: Row, timings: Timings, chosen: bool) -> Value:
             reasons.append(record.error or "no reason given")
     overlap = row.accuracy.measurement("accuracy.calibration_overlap") if row.accuracy else None
     if overlap is not None and overlap.value:
-        marks.append(f"calibrated on {count(overlap.value, 'scored image')}")
+        marks.append("calibration leak")
+        reasons.append(f"{count(overlap.value, 'scored image')} also chose its ranges")
     return Value(
         marks=tuple(marks), sort=" ".join(marks) or None, note="; ".join(dict.fromkeys(reasons))
     )
@@ -108,7 +121,7 @@ def _marks(row: Row, timings: Timings, chosen: bool) -> Value:
 def accounting(joined: Joined) -> str:
     """Every planned cell, counted once: ``40 planned cells: 31 measured …``."""
     states: dict[str, int] = {}
-    for entry in joined.entries:
+    for entry in sorted(joined.entries, key=lambda entry: STATES.index(entry.state)):
         states[entry.state] = states.get(entry.state, 0) + 1
     measured_cells = sum(states.get(state, 0) for state in MEASURED)
     said = f"{count(len(joined.entries), 'planned cell')}: {measured_cells:,} measured"

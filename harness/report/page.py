@@ -25,6 +25,9 @@ from harness.report.tables import Table
 from harness.report.timings import Timings
 from harness.report.verdict import Judge, Judgement, points
 
+NAMED_MODELS = 3
+ALL_MEASURED = "Every planned cell was measured."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -43,6 +46,7 @@ class Page:
     details: tuple[Table, ...]
     missing: tuple[Missing, ...]
     missing_cells: int
+    nothing_missing: str
     provenance: tuple[Provenance, ...]
     artifacts: Table
     method: tuple[tuple[str, tuple[str, ...]], ...]
@@ -68,21 +72,23 @@ def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, J
     )
     judgements = tuple(judge.judge(group.rows) for group in groups)
     chosen = frozenset(j.choice.key for j in judgements if j.choice)
+    smoke = frozenset(index for index, tier in judge.tiers.items() if tier == "smoke")
     references = {row.key: group.reference for group in groups for row in group.rows}
     content = Page(
         title=title,
         lede=_lede(runs, joined),
-        warnings=tuple(_warnings(runs, joined)),
+        warnings=tuple(_warnings(joined, smoke)),
         rule=_rule(metric, margin),
         judgements=judgements,
         several_machines=len(set(joined.machines)) > 1,
         several_datasets=len({row.dataset for row in joined.rows}) > 1,
         accounting=accounting(joined),
-        results=overview(joined, timings, metric, references, chosen),
+        results=overview(joined, timings, metric, references, chosen, smoke),
         sections=charts.sections(groups, timings, metric),
         details=(accuracy_table(joined), latency_table(joined, timings), parity_table(joined)),
         missing=missing(joined),
         missing_cells=sum(not entry.measured for entry in joined.entries),
+        nothing_missing=ALL_MEASURED if joined.entries else "Nothing was planned.",
         provenance=provenance(runs, joined),
         artifacts=artifact_table(joined),
         method=method(margin),
@@ -106,12 +112,13 @@ def _rule(metric: str, margin: float) -> str:
 def _lede(runs: Sequence[RunData], joined: Joined) -> str:
     if not runs:
         return "No run was given, so there is nothing to report."
-    models = {entry.cell.model_name for entry in joined.entries}
-    exports = {entry.export for entry in joined.entries}
+    models = sorted({entry.model for entry in joined.entries})
+    named = listing(models) if 0 < len(models) <= NAMED_MODELS else count(len(models), "model")
+    exports = {entry.cell.exporter for entry in joined.entries}
     machines = sorted(set(joined.machines))
     said = (
-        f"{count(len(models), 'model')}, {count(len(exports), 'exporter')},"
-        f" {count(len({e.runner for e in joined.entries}), 'runner')}, measured on"
+        f"{named}: {count(len(exports), 'exporter')},"
+        f" {count(len({e.cell.runner for e in joined.entries}), 'runner')}, measured on"
         f" {listing(machines)}"
     )
     starts = sorted(
@@ -123,14 +130,12 @@ def _lede(runs: Sequence[RunData], joined: Joined) -> str:
     return f"{said} at git revision {listing(revisions)}."
 
 
-def _warnings(runs: Sequence[RunData], joined: Joined) -> list[str]:
-    smoke = sorted(
-        {joined.machines[i] for i, run in enumerate(runs) if run.run.get("tier") == "smoke"}
-    )
+def _warnings(joined: Joined, smoke: frozenset[int]) -> list[str]:
+    where = sorted({joined.machines[index] for index in smoke})
     found = []
-    if smoke:
+    if where:
         found.append(
-            f"SMOKE RUN ({listing(smoke)}): the timings are a test that everything works. They are"
+            f"SMOKE RUN ({listing(where)}): the timings are a test that everything works. They are"
             " too short to compare, to publish or to decide on."
         )
     if joined.entries and not joined.rows:

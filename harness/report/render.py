@@ -77,7 +77,7 @@ def _finalize(value: Any) -> str:
 
 def _environment(**options: Any) -> Any:
     jinja2 = require("jinja2", extra="report")
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -85,6 +85,15 @@ def _environment(**options: Any) -> Any:
         keep_trailing_newline=True,
         **options,
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Any:
+    """A long name that may break after ``:`` and ``,``."""
+    markupsafe = require("markupsafe", extra="report")
+    parts = re.split(r"(?<=[:,])", text)
+    return markupsafe.Markup("<wbr>").join(parts)
 
 
 @cache

@@ -62,10 +62,9 @@
     for (const head of table.querySelectorAll("thead th")) {
       const button = document.createElement("button");
       button.type = "button";
-      button.title = "Sort by this column";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
+      button.setAttribute("aria-label", `Sort by ${head.textContent.trim().replace(/\s+/g, " ")}`);
+      (head.querySelector(".unit") ?? head.querySelector(".head")).append(" ", button);
+      head.addEventListener("click", () => {
         const up = head.getAttribute("aria-sort") === "ascending";
         sort(table, head.dataset.key, up ? "descending" : "ascending");
         if (main) remember({ sort: (up ? "-" : "") + head.dataset.key });

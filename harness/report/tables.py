@@ -10,13 +10,23 @@ from harness.report.figures import BLANK
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column. ``key`` names it in the address (``#sort=key``), ``unit`` stands in its heading."""
+    """A column. ``key`` names it in the address (``#sort=key``), ``unit`` stands in its heading.
+
+    A ``wide`` column may wrap; the ``pinned`` one stays in view when the table is scrolled.
+    """
 
     key: str
     label: str
     unit: str = ""
     numeric: bool = False
     wide: bool = False
+    pinned: bool = False
+
+    @property
+    def css(self) -> str:
+        """Class names for the page."""
+        names = {"num": self.numeric, "wide": self.wide, "pinned": self.pinned}
+        return " ".join(name for name, given in names.items() if given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ class Judge:
         sentences = (
             *speed,
             *self._most_accurate(rows, reference),
-            *self._smallest(rows, reference),
+            *self._smallest(rows, reference, choice),
         )
         return Judgement(
             machine=rows[0].machine,
@@ -123,7 +123,7 @@ class Judge:
             key=lambda row: (row.size_bytes or float("inf"), row.threads, paces[row.key].p50),
         )
         within = f"within {points(self.margin)} of mAP of the float reference"
-        text = f"{name(chosen)}, {_takes(paces[chosen.key])}: the fastest {within}"
+        text = f"{_takes(paces[chosen.key])}, the fastest {within}"
         others = [row for row in [first, *ties] if row is not chosen]
         if others:
             text += f"; indistinguishable from {_names(others)}, and the smallest of them"
@@ -212,7 +212,9 @@ class Judge:
             text += f"; not proven worse than the float reference: {_pairs(level)}"
         return [Sentence(lead="Most accurate", text=f"{text}.")]
 
-    def _smallest(self, rows: Sequence[Row], reference: Row | None) -> list[Sentence]:
+    def _smallest(
+        self, rows: Sequence[Row], reference: Row | None, choice: Row | None
+    ) -> list[Sentence]:
         sized = [row for row in _once(rows) if row.size_bytes and row.accuracy]
         if not sized:
             return []
@@ -221,6 +223,8 @@ class Judge:
         text = f"{_pairs(smallest)}, {megabytes(least)} MB"
         if reference is not None and reference.size_bytes and reference.size_bytes != least:
             text += f" ({reference.size_bytes / least:.1f}× smaller than the float reference)"
+        if any(scores.same_accuracy_cell(row, choice) for row in smallest):
+            return [Sentence(lead="Smallest", text=f"{text}: the recommended export.")]
         loss = self._loss(smallest[0], reference) if len(smallest) == 1 and reference else ""
         return [Sentence(lead="Smallest", text=f"{text}. {loss}".strip())]
 
