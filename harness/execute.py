@@ -156,7 +156,9 @@ class Execution:
                 if any(result.state not in MEASURED for result in sink):
                     continue
                 name = f"{planned.id}.{'aa' if is_control else 'r'}{number}"
-                with progress.step(f"{_title(planned)}, round {number + 1} of {rounds}"):
+                again_said = " (A/A)" if is_control else ""
+                title = f"{_title(planned)}, round {number + 1} of {rounds}{again_said}"
+                with progress.step(title):
                     sink.append(self._round(planned, name, number))
                 last = number == rounds - 1 or sink[-1].state not in MEASURED
                 if not is_control and last:
@@ -260,7 +262,8 @@ class Execution:
 
 def _title(planned: PlannedCell) -> str:
     cell = planned.cell
-    threads = f", {cell.threads} threads" if cell.measure == "latency" else ""
+    unit = "thread" if cell.threads == 1 else "threads"
+    threads = f", {cell.threads} {unit}" if cell.measure == "latency" else ""
     return f"{cell.measure} {cell.model_name} {cell.exporter} {cell.runner}{threads}"
 
 
