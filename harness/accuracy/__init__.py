@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.accuracy.bootstrap import draw, interval, means, paired
+from harness.accuracy.bootstrap import draw, interval, paired
 from harness.accuracy.coco import coco_summary
-from harness.accuracy.curves import Matches, Weights, area_under, eleven_points, recall_levels
+from harness.accuracy.curves import (
+    Matches,
+    Weights,
+    area_under,
+    eleven_points,
+    means,
+    recall_levels,
+)
 from harness.accuracy.voc import voc_matches, voc_result
+from harness.errors import BadInput
 from harness.interfaces import Detections, Truth
 from harness.records import Measurement
 
@@ -55,8 +63,9 @@ def evaluate(
     Raises:
         BadInput: different numbers of images, labels out of range, values that are not finite.
     """
+    _check_places(detections, sizes)
     voc = voc_matches(truths, detections, len(labels))
-    coco = coco_summary(truths, detections, sizes, labels)
+    coco = coco_summary(truths, detections, labels)
     voc07, voc12 = (voc_result(voc, labels, rule) for rule in (eleven_points, area_under))
     estimates = (voc07.mean, voc12.mean, coco.figures["map"], coco.figures["map50"])
     per_class = (voc07.per_class, voc12.per_class, coco.per_class, coco.per_class50)
@@ -101,11 +110,12 @@ def compare(
     Raises:
         BadInput: as `evaluate`.
     """
+    _check_places([*parent, *child], [*sizes, *sizes])
     weights = _with_all(draw(len(truths), resamples, seed))
     before, after = (
         _figures(
             voc_matches(truths, detections, len(labels)),
-            coco_summary(truths, detections, sizes, labels).matches,
+            coco_summary(truths, detections, labels).matches,
             weights,
         )
         for detections in (parent, child)
@@ -134,15 +144,29 @@ def _figures(
     voc: Sequence[Matches], coco: Sequence[Matches], weights: Weights
 ) -> tuple[NDArray[np.float64], ...]:
     """The figures of `DEFINITIONS` in each resample, each ``(resamples,)``, NaN where undefined."""
-    by_threshold = means(coco, weights, recall_levels)
-    return (
-        means(voc, weights, eleven_points)[0],
-        means(voc, weights, area_under)[0],
-        by_threshold.mean(axis=0),
-        by_threshold[0],
-    )
+    by_threshold = means(coco, weights, recall_levels)[0]
+    voc07, voc12 = means(voc, weights, eleven_points, area_under)[:, 0]
+    return voc07, voc12, by_threshold.mean(axis=0), by_threshold[0]
 
 
 def _with_all(weights: Weights) -> Weights:
-    """``weights`` behind a first column in which every image counts once."""
-    return np.concatenate([np.ones((len(weights), 1), np.float32), weights], axis=1)
+    """``weights`` behind a first row in which every image counts once."""
+    return np.concatenate([np.ones_like(weights[:1]), weights])
+
+
+def _check_places(detections: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse detections that are not in pixels of their own image.
+
+    Raises:
+        BadInput: another number of sizes, or a box that lies wholly outside its image.
+    """
+    if len(sizes) != len(detections):
+        raise BadInput(f"{len(detections)} images have detections and {len(sizes)} have a size")
+    for index, (found, (height, width)) in enumerate(zip(detections, sizes, strict=True)):
+        outside = (found.boxes[:, :2] > (width, height)) | (found.boxes[:, 2:] < 0)
+        if outside.any():
+            box = found.boxes[np.flatnonzero(outside.any(axis=1))[0]].tolist()
+            raise BadInput(
+                f"image {index} is {width} × {height} pixels and has a detection at {box}, outside"
+                " of it: give boxes in pixels of the original image"
+            )

@@ -11,17 +11,14 @@ image hard is then in both figures and cancels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.accuracy.curves import Matches, Rule, Weights, average_precision
+from harness.accuracy.curves import Weights
 
 PERCENTILES = (2.5, 97.5)
-# Weights held at once: detections of a class × resamples, 4 bytes each, so 64 MiB.
-BLOCK = 1 << 24
 
 
 class Interval(NamedTuple):
@@ -41,26 +38,13 @@ class Difference(NamedTuple):
     verdict: str
 
 
-def draw(images: int, resamples: int, seed: int) -> NDArray[np.float32]:
-    """``(images, resamples)``: how often each image is drawn in each resample; columns sum to n."""
+def draw(images: int, resamples: int, seed: int) -> Weights:
+    """``(resamples, images)``: how often each image is drawn in each resample; rows sum to n."""
     if not images:
-        return np.zeros((0, resamples), dtype=np.float32)
+        return np.zeros((resamples, 0), dtype=np.float32)
     generator = np.random.Generator(np.random.PCG64(seed))
     counts = generator.multinomial(images, np.full(images, 1.0 / images), size=resamples)
-    return np.ascontiguousarray(counts.T, dtype=np.float32)
-
-
-def means(classes: Sequence[Matches], weights: Weights, rule: Rule) -> NDArray[np.float64]:
-    """Mean over classes ``(t, resamples)``, NaN where no class has an object."""
-    total, known = np.zeros((2, len(classes[0].hit), weights.shape[1]))
-    for matches in classes:
-        width = max(1, BLOCK // max(1, len(matches.image)))
-        for start in range(0, weights.shape[1], width):
-            block = slice(start, start + width)
-            values = average_precision(matches, weights[:, block], rule)
-            known[:, block] += ~np.isnan(values)
-            total[:, block] += np.nan_to_num(values, nan=0.0)
-    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
+    return counts.astype(np.float32)
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:

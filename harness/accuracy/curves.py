@@ -10,18 +10,21 @@ before), so curves are held at the hits only: a few hundred points instead of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Weights = NDArray[np.float32] | NDArray[np.float64]
-"""``(images, resamples)``: how often each image counts in each resample, whole numbers.
+Floats = NDArray[np.float64]
+Weights = NDArray[np.float32]
+"""``(resamples, images)``: how often each image counts in each resample, whole numbers.
 
-float32 is exact up to 2**24 detections in a class; what is divided is float64 in any case.
+Sums of them are exact up to 2**24 detections in a class.
 """
 RECALLS = np.linspace(0.0, 1.0, 101)
+# Weights held at once: resamples × detections of a class, 4 bytes each, so 64 MiB.
+BLOCK = 1 << 24
 
 
 class Matches(NamedTuple):
@@ -42,44 +45,24 @@ class Matches(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Precision and recall at the hits, ``(hits, resamples)``; recall rises along the hits.
+    """Precision and recall at the hits, ``(resamples, hits)``; recall rises along the hits.
 
     Attributes:
         found: objects found so far (weighted).
         precision: the highest precision at this recall or a higher one.
-        positives: ``(resamples,)`` objects there are (weighted).
+        positives: ``(resamples, 1)`` objects there are (weighted), at least 1.
     """
 
-    found: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    positives: NDArray[np.float64]
+    found: Floats
+    precision: Floats
+    positives: Floats
 
 
-Rule = Callable[[Curve], NDArray[np.float64]]
-"""Average precision ``(resamples,)`` of a curve; what it says where positives is 0 is not used."""
+Rule = Callable[[Curve], Floats]
+"""Average precision ``(resamples,)`` of a curve."""
 
 
-def average_precision(matches: Matches, weights: Weights, rule: Rule) -> NDArray[np.float64]:
-    """Average precision ``(t, resamples)``, NaN where a resample holds no object of the class."""
-    positives = matches.positives @ weights.astype(np.float64)
-    drawn: NDArray[Any] = weights[matches.image]
-    counted = np.cumsum(drawn, axis=0)
-    values = np.zeros((len(matches.hit), weights.shape[1]))
-    for row, (hit, ignored) in enumerate(zip(matches.hit, matches.ignored, strict=True)):
-        at = np.flatnonzero(hit)
-        if at.size:
-            total = counted[at]
-            if ignored.any():
-                total -= _sum_before(drawn, np.flatnonzero(ignored), at)
-            found = np.cumsum(drawn[at], axis=0, dtype=np.float64)
-            precision = found / np.maximum(total, 1.0)  # 0 before the first image that was drawn
-            highest = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-            values[row] = rule(Curve(found, highest, np.maximum(positives, 1.0)))
-    values[:, positives == 0] = np.nan
-    return values
-
-
-def eleven_points(curve: Curve) -> NDArray[np.float64]:
+def eleven_points(curve: Curve) -> Floats:
     """VOC 2007: mean of the precision at recall 0, 0.1 … 1.
 
     Recall is compared with the levels as whole numbers (10 × found ≥ level × positives), so that a
@@ -89,25 +72,78 @@ def eleven_points(curve: Curve) -> NDArray[np.float64]:
     return _sum_of_steps(levels, curve.precision) / 11
 
 
-def area_under(curve: Curve) -> NDArray[np.float64]:
+def area_under(curve: Curve) -> Floats:
     """VOC 2010 and later: the exact area under the envelope of precision over recall."""
-    return _sum_of_steps(curve.found, curve.precision) / curve.positives
+    return _sum_of_steps(curve.found, curve.precision) / curve.positives[:, 0]
 
 
-def recall_levels(curve: Curve) -> NDArray[np.float64]:
+def recall_levels(curve: Curve) -> Floats:
     """COCO: mean of the precision at recall 0, 0.01 … 1, as floats, as pycocotools does."""
     levels = np.searchsorted(RECALLS, curve.found / curve.positives, side="right")
     return _sum_of_steps(levels, curve.precision) / len(RECALLS)
 
 
-def _sum_of_steps(
-    levels: NDArray[np.float64] | NDArray[np.intp], precision: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Sum of the precision at each hit, times how many levels it is the first to reach."""
-    return np.asarray((np.diff(levels, axis=0, prepend=0) * precision).sum(axis=0))
+def average_precision(matches: Matches, weights: Weights, *rules: Rule) -> Floats:
+    """Average precision ``(rules, t, resamples)``, NaN where a resample holds no object."""
+    positives = np.asarray(weights @ matches.positives, dtype=np.float64)
+    hits = np.flatnonzero(matches.hit.any(axis=0))
+    values = np.zeros((len(rules), len(matches.hit), len(weights)))
+    if hits.size:
+        counted = _counted(matches.image, weights, hits)
+        for row, (hit, ignored) in enumerate(zip(matches.hit, matches.ignored, strict=True)):
+            at = np.flatnonzero(hit)
+            if at.size:
+                total: Weights = counted[:, np.searchsorted(hits, at)]
+                if ignored.any():
+                    total -= _ignored_before(matches.image, weights, np.flatnonzero(ignored), at)
+                curve = _curve(weights[:, matches.image[at]], total, positives)
+                for index, rule in enumerate(rules):
+                    values[index, row] = rule(curve)
+    values[:, :, positives == 0] = np.nan
+    return values
 
 
-def _sum_before(drawn: Weights, chosen: NDArray[np.intp], at: NDArray[np.intp]) -> NDArray[Any]:
-    """Sum of the ``chosen`` rows that stand before each of the rows ``at``."""
-    sums = np.concatenate([np.zeros_like(drawn[:1]), np.cumsum(drawn[chosen], axis=0)])
-    return np.asarray(sums[np.searchsorted(chosen, at)])
+def means(classes: Sequence[Matches], weights: Weights, *rules: Rule) -> Floats:
+    """Mean over classes ``(rules, t, resamples)``, NaN where no class has an object."""
+    total, known = np.zeros((2, len(rules), len(classes[0].hit), len(weights)))
+    for matches in classes:
+        height = max(1, BLOCK // max(1, len(matches.image)))
+        for start in range(0, len(weights), height):
+            block = slice(start, start + height)
+            values = average_precision(matches, weights[block], *rules)
+            known[..., block] += ~np.isnan(values)
+            total[..., block] += np.nan_to_num(values, nan=0.0)
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
+
+
+def _curve(found: Weights, total: Weights, positives: Floats) -> Curve:
+    """The curve of hits that weigh ``found``, with ``total`` detections so far at each."""
+    so_far = np.cumsum(found, axis=1, dtype=np.float64)
+    precision = so_far / np.maximum(total, 1)  # 0 before the first image that was drawn
+    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return Curve(so_far, highest, np.maximum(positives, 1.0)[:, None])
+
+
+def _counted(image: NDArray[np.int64], weights: Weights, hits: NDArray[np.intp]) -> Weights:
+    """Detections up to and with each of ``hits``, ``(resamples, hits)``.
+
+    Summed between hits first: there are many detections and few hits.
+    """
+    starts = np.concatenate([[0], hits[:-1] + 1])
+    between = np.add.reduceat(weights.take(image[: hits[-1] + 1], axis=1), starts, axis=1)
+    return np.asarray(np.cumsum(between, axis=1))
+
+
+def _ignored_before(
+    image: NDArray[np.int64], weights: Weights, ignored: NDArray[np.intp], at: NDArray[np.intp]
+) -> Weights:
+    """Ignored detections before each of ``at``, ``(resamples, at)``."""
+    sums = np.zeros((len(weights), len(ignored) + 1), dtype=np.float32)
+    np.cumsum(weights[:, image[ignored]], axis=1, out=sums[:, 1:])
+    return sums[:, np.searchsorted(ignored, at)]
+
+
+def _sum_of_steps(levels: Floats | NDArray[np.intp], precision: Floats) -> Floats:
+    """Sum over hits of the precision, times how many levels the hit is the first to reach."""
+    steps = np.diff(levels, axis=1, prepend=0).astype(np.float64, copy=False)
+    return np.asarray(np.einsum("rh,rh->r", steps, precision))

@@ -62,10 +62,10 @@ def voc_map(
 
 def voc_result(matches: Sequence[Matches], labels: Sequence[str], rule: Rule) -> VocResult:
     """Average precision per class and their mean, from the matches of every class."""
-    weights = np.ones((len(matches[0].positives), 1))
+    once = np.ones((1, len(matches[0].positives)), dtype=np.float32)
     per_class: dict[str, float | None] = {}
     for label, of_class in zip(labels[1:], matches, strict=True):
-        value = float(average_precision(of_class, weights, rule)[0, 0])
+        value = float(average_precision(of_class, once, rule)[0, 0, 0])
         per_class[label] = None if np.isnan(value) else value
     known = [value for value in per_class.values() if value is not None]
     return VocResult(sum(known) / len(known) if known else None, per_class)
