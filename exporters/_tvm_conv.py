@@ -46,6 +46,11 @@ class Conv:
     after: tuple[After, ...] = ()
 
     @property
+    def flat(self) -> bool:
+        """Whether all pixels lie in one row that may be cut anywhere."""
+        return self.window.pointwise and self.window.height == 1
+
+    @property
     def macs(self) -> int:
         """Multiply-adds."""
         window = self.window
@@ -63,7 +68,7 @@ class Plan:
         groups: how often ``vectors`` fit; ``rest`` vectors remain.
         unit_count: rows, or tiles of a flattened pointwise convolution.
         chunk: of those, how many make a task.
-        group_tasks: into how many tasks the groups are split.
+        group_chunk: of the groups, how many make a task.
     """
 
     lanes: int
@@ -73,22 +78,26 @@ class Plan:
     rest: int
     unit_count: int
     chunk: int
-    group_tasks: int
+    group_chunk: int
 
 
 def plan(conv: Conv, lanes: int, registers: int) -> Plan:
-    """Choose the register tile and the tasks of ``conv``."""
+    """Choose the register tile and the tasks of ``conv``.
+
+    A task holds a part of the pixels, whose input stays in the cache while all weights pass by;
+    where the weights are the larger part, it holds some of them and all pixels pass by.
+    """
     window = conv.window
     blocks = ceil_div(conv.outputs, lanes)
     depth = conv.inputs * window.kernel[0] * window.kernel[1]
-    tile, vectors = register_tile(window.out_width, blocks, depth, registers)
-    flat = window.pointwise and window.height == 1
-    unit_count = ceil_div(window.out_width, tile) if flat else window.out_height
-    pixels = tile if flat else window.width * window.stride[0]
-    fits = max(1, CHUNK_BYTES // (4 * conv.inputs * pixels))
-    chunk = max(1, min(fits, ceil_div(unit_count, TASKS) if unit_count >= TASKS else unit_count))
+    tile, vectors = register_tile(window.out_width, blocks, depth, lanes, registers)
     groups = blocks // vectors
-    chunks = ceil_div(unit_count, chunk)
+    unit_count = ceil_div(window.out_width, tile) if conv.flat else window.out_height
+    pixels = tile if conv.flat else window.width * window.stride[0]
+    chunk = max(1, min(unit_count, CHUNK_BYTES // (4 * conv.inputs * pixels)))
+    if depth * conv.outputs < conv.inputs * window.height * window.width:
+        chunk = min(chunk, ceil_div(unit_count, TASKS))
+    group_chunk = ceil_div(groups, min(groups, ceil_div(TASKS, ceil_div(unit_count, chunk))))
     return Plan(
         lanes=lanes,
         tile=tile,
@@ -97,7 +106,7 @@ def plan(conv: Conv, lanes: int, registers: int) -> Plan:
         rest=blocks % vectors,
         unit_count=unit_count,
         chunk=chunk,
-        group_tasks=min(groups, ceil_div(TASKS, chunks)),
+        group_chunk=group_chunk,
     )
 
 
@@ -137,7 +146,6 @@ class _ConvWriter:
         self.in_blocks = ceil_div(conv.inputs, self.inner)
         taps = window.kernel[0] * window.kernel[1]
         self.depth = self.in_blocks * self.inner * taps
-        self.flat = window.pointwise and window.height == 1
         out_size = self.blocks * window.out_height * window.out_width * lanes
         image = self.in_blocks * window.height * window.width * self.inner
         self.image = writer.argument("image", image)
@@ -150,7 +158,7 @@ class _ConvWriter:
         """The parallel loop over tasks: chunks of pixels x parts of the output channels."""
         cut = self.cut
         chunks = ceil_div(cut.unit_count, cut.chunk)
-        whole = cut.group_tasks * chunks
+        whole = ceil_div(cut.groups, cut.group_chunk) * chunks
         rest = chunks if cut.rest else 0
         with self.w.parallel(whole + rest, self.conv.macs >= PARALLEL_MACS) as task:
             if rest:
@@ -163,11 +171,10 @@ class _ConvWriter:
                 self._groups(*self.w.divmod(task, chunks))
 
     def _groups(self, part: Any, chunk: Any) -> None:
-        cut = self.cut
-        each = ceil_div(cut.groups, cut.group_tasks)
-        stop = each if cut.groups % each == 0 else self.w.minimum(each, cut.groups - part * each)
+        each, groups = self.cut.group_chunk, self.cut.groups
+        stop = each if groups % each == 0 else self.w.minimum(each, groups - part * each)
         with self.w.loop(stop) as index:
-            self._pixels(part * each + index, cut.vectors, chunk)
+            self._pixels(part * each + index, self.cut.vectors, chunk)
 
     def _pixels(self, group: Any, vectors: int, chunk: Any) -> None:
         cut, width = self.cut, self.window.out_width
@@ -175,7 +182,7 @@ class _ConvWriter:
         stop = cut.chunk if cut.unit_count % cut.chunk == 0 else self.w.minimum(cut.chunk, left)
         with self.w.loop(stop) as index:
             unit = chunk * cut.chunk + index
-            if self.flat:
+            if self.conv.flat:
                 start = unit * cut.tile
                 start = self.w.minimum(start, width - cut.tile) if width % cut.tile else start
                 self._tile(group, vectors, 0, start, ((True,),) * cut.tile)
@@ -220,7 +227,7 @@ class _ConvWriter:
         x: Any,
         taps: Sequence[Sequence[bool]],
     ) -> None:
-        """Add what the taps of one block of input channels give, rows outside the image left out."""
+        """Add what the taps of one block of input channels give; rows outside are left out."""
         window, inner = self.window, self.inner
         low, high = rows_inside(self.w, window, y)
         across = window.kernel[1]
@@ -262,7 +269,7 @@ class _ConvWriter:
 
 
 def rows_inside(w: _tvm_tir.Writer, window: Window, y: Any) -> tuple[Any, Any]:
-    """First vertical tap of output row ``y`` that lies inside the image, and the one after the last."""
+    """The vertical taps of output row ``y`` that lie inside the image: first, last + 1."""
     top, _, bottom, _ = window.padding
     taps, dilation = window.kernel[0], window.dilation[0]
     first = y * window.stride[0] - top

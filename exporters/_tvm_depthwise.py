@@ -54,7 +54,7 @@ def pack(
 
 
 def kernel(name: str, layer: Depthwise, lanes: int, registers: int) -> Any:
-    """The PrimFunc: input, [weights, bias], what `Epilogue` declares, output, all flat and blocked."""
+    """The PrimFunc: input, [weights, bias], what `Epilogue` declares, output, all flat."""
 
     def body(writer: _tvm_tir.Writer) -> None:
         _DepthwiseWriter(writer, layer, registers).write()

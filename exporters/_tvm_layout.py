@@ -1,6 +1,7 @@
-"""Kernels without sums: between layouts, plain (channels, height, width) or (height, width, channels) and blocked.
+"""Kernels without sums: between layouts, and of nothing but what follows a sum.
 
-They run where a network enters or leaves the blocked part, which for a detector is at its heads.
+Plain layouts are (channels, height, width) and (height, width, channels); see `_tvm_tiles` for the
+blocked one. Conversions run where a network enters or leaves the blocked part: at its heads.
 """
 
 from __future__ import annotations

@@ -23,14 +23,13 @@ from exporters._tvm_target import CpuTarget
 from exporters._tvm_tiles import ceil_div
 from harness.extras import require
 
-UNARY = frozenset(
-    f"relax.{name}"
-    for name in (
-        "abs clip exp log negative sigmoid sqrt tanh nn.gelu nn.leakyrelu nn.relu nn.silu".split()
-    )
-)
-BINARY = frozenset(
-    f"relax.{name}" for name in "add subtract multiply divide maximum minimum".split()
+ELEMENT_WISE = frozenset(
+    {
+        *("relax.abs", "relax.clip", "relax.exp", "relax.log", "relax.negative", "relax.sigmoid"),
+        *("relax.sqrt", "relax.tanh", "relax.nn.gelu", "relax.nn.leakyrelu", "relax.nn.relu"),
+        *("relax.nn.silu", "relax.add", "relax.subtract", "relax.multiply", "relax.divide"),
+        *("relax.maximum", "relax.minimum"),
+    }
 )
 """Operators that work value by value, whatever the layout."""
 
@@ -210,7 +209,7 @@ class _Lowering:
         name = self._reader.name(expr)
         if name == "relax.permute_dims" and self._to_nhwc(expr):
             return self._rows(self._values[expr.args[0]])
-        if name in UNARY | BINARY:
+        if name in ELEMENT_WISE:
             value = self._element_wise(expr)
             if value is not None:
                 return value

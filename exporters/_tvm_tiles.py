@@ -1,6 +1,6 @@
 """Shapes of the hand-written kernels, and how their loops are cut into register tiles.
 
-Activations are blocked, as in oneDNN's nChw16c: ``(blocks, height, width, lanes)``, where one vector
+Activations are blocked, as in oneDNN's nChw16c: ``(blocks, height, width, lanes)``, where a vector
 holds ``lanes`` neighbouring channels of one pixel. The last block's unused lanes hold numbers that
 no real channel depends on. Pure Python: the choices can be tested without TVM.
 """
@@ -13,7 +13,13 @@ from functools import cached_property
 FMA_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
-"""Cycles, of the cores since 2017: the same ports and latency on Intel, AMD and Arm's big ones."""
+"""In cycles. The big cores since 2017 agree on these: Intel's, AMD's and Arm's."""
+
+L2_BYTES_PER_CYCLE = 32.0
+"""What a core can stream from its second-level cache beside its arithmetic."""
+
+L1_BYTES = 24 * 1024
+"""Weights that stay in the first-level cache, three quarters of the smallest one."""
 
 CHUNK_BYTES = 256 * 1024
 """Input of one task: half of the smallest second-level cache that the targets have."""
@@ -109,17 +115,19 @@ def runs(window: Window, tile: int) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def register_tile(pixels: int, blocks: int, depth: int, registers: int) -> tuple[int, int]:
+def register_tile(
+    pixels: int, blocks: int, depth: int, lanes: int, registers: int
+) -> tuple[int, int]:
     """(pixels, vectors of output channels) that one register tile of a convolution should hold.
 
     The tile keeps ``pixels x vectors`` sums; each step of the reduction loads ``vectors`` weights
-    and one scalar per pixel. Chosen by estimated cycles: multiply-adds, loads, or the latency of
-    too few independent sums, whichever is largest, plus what starting and storing a tile costs.
+    and one scalar per pixel. Chosen by estimated cycles.
 
     Args:
         pixels: in an output row (all of them for a pointwise convolution).
         blocks: vectors of output channels in all.
         depth: input channels times taps, the length of the reduction.
+        lanes: float32 values in a vector.
         registers: of the CPU.
     """
     best, choice = float("inf"), (1, 1)
@@ -127,19 +135,25 @@ def register_tile(pixels: int, blocks: int, depth: int, registers: int) -> tuple
         for tile in range(1, min(pixels, registers) + 1):
             if tile * vectors + vectors + 1 >= registers:
                 break
-            tiles = ceil_div(pixels, tile)
-            cycles = tiles * (blocks // vectors) * _tile_cycles(tile, vectors, depth)
-            if blocks % vectors:
-                cycles += tiles * _tile_cycles(tile, blocks % vectors, depth)
+            each = _tile_cycles(tile, vectors, depth, lanes)
+            rest = _tile_cycles(tile, blocks % vectors, depth, lanes) if blocks % vectors else 0.0
+            cycles = ceil_div(pixels, tile) * (blocks // vectors * each + rest)
             if cycles < best:
                 best, choice = cycles, (tile, vectors)
     return choice
 
 
-def _tile_cycles(pixels: int, vectors: int, depth: int) -> float:
+def _tile_cycles(pixels: int, vectors: int, depth: int, lanes: int) -> float:
+    """The slowest of arithmetic, loads, latency and streaming; then starting and storing it."""
     sums = pixels * vectors
-    step = max(sums / FMA_PER_CYCLE, (pixels + vectors) / LOADS_PER_CYCLE, FMA_LATENCY)
-    return depth * step + 2 * sums + 10
+    streamed = 4 * lanes * vectors if 4 * lanes * vectors * depth > L1_BYTES else 0
+    step = max(
+        sums / FMA_PER_CYCLE,
+        (pixels + vectors) / LOADS_PER_CYCLE,
+        FMA_LATENCY,
+        streamed / L2_BYTES_PER_CYCLE,
+    )
+    return depth * (step + 0.5) + 2 * sums + 10
 
 
 def row_tile(width: int, registers: int, taps: int) -> int:

@@ -1,8 +1,8 @@
 """Writing compute kernels in TVM's loop language (TIR): flat float32 buffers, explicit vectors.
 
-The kernels leave nothing to a scheduler: each vector load, multiply-add and store is written out, and
-values that shall stay in registers are kept in small local buffers with constant indices, which
-LLVM turns into registers.
+The kernels leave nothing to a scheduler: each vector load, multiply-add and store is written out,
+and values that shall stay in registers are kept in small local buffers with constant indices,
+which LLVM turns into registers.
 """
 
 from __future__ import annotations
@@ -121,11 +121,10 @@ def kernel(name: str, lanes: int, body: Callable[[Writer], None]) -> Any:
     tir = require("tvm.script.ir_builder.tirx", extra="tvm")
     structured = require("tvm.s_tir", extra="tvm")
     opaque = 8  # relax.OpPatternKind.kOpaque
-    with builder() as writer:
-        with tir.prim_func(s_tir=True):
-            tir.func_name(name)
-            tir.func_attr({"tirx.noalias": True, "global_symbol": name, "op_pattern": opaque})
-            body(Writer(lanes))
+    with builder() as writer, tir.prim_func(s_tir=True):
+        tir.func_name(name)
+        tir.func_attr({"tirx.noalias": True, "global_symbol": name, "op_pattern": opaque})
+        body(Writer(lanes))
     written = writer.get()
     block = structured.SBlock([], [], [], "root", written.body)
     return written.with_body(structured.SBlockRealize([], True, block))

@@ -34,7 +34,7 @@ class TvmDense(Exporter):
     extra = "tvm"
     options: ClassVar[Options] = {"target": "native"}
 
-    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:  # noqa: ARG002  # the interface's signature
+    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
         """A linker must be there."""
         if _tvm_target.linker() is None:
             return (
