@@ -59,7 +59,7 @@ DECISIVE = (
 SLUG_LENGTH = 40
 
 
-class Machine(Record, frozen=True):
+class Machine(Record, frozen=True, kw_only=True):
     """One machine, without anything that names its owner. What cannot be read is None.
 
     Attributes:

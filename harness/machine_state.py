@@ -23,7 +23,7 @@ CLOCK_JUMP_SECONDS = 1.0
 CPUS = "sys/devices/system/cpu"
 
 
-class MachineState(Record, frozen=True):
+class MachineState(Record, frozen=True, kw_only=True):
     """One look at the machine. What cannot be read is None.
 
     Attributes:

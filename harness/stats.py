@@ -52,7 +52,7 @@ Samples = Sequence[int] | Sequence[float] | NDArray[Any]
 Outcome = Literal["faster", "slower", "indistinguishable", "cannot tell"]
 
 
-class Summary(Record, frozen=True):
+class Summary(Record, frozen=True, kw_only=True):
     """What one set of samples says. Times are in the samples' unit; None where not licensed.
 
     ``low`` and ``high`` are a 95 % interval of the median. ``advice`` holds a sentence for each
@@ -76,7 +76,7 @@ class Summary(Record, frozen=True):
     advice: tuple[str, ...]
 
 
-class Verdict(Record, frozen=True):
+class Verdict(Record, frozen=True, kw_only=True):
     """How ``b`` compares with ``a``.
 
     ``ratio`` is the median of ``b`` over that of ``a`` with a 95 % interval; ``needed`` is how far

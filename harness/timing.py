@@ -37,7 +37,7 @@ Clock = Callable[[], int]
 LEAST_TICKS = 10
 
 
-class Tier(Record, frozen=True):
+class Tier(Record, frozen=True, kw_only=True):
     """How long to time. Both the count AND the duration must be reached, of either phase."""
 
     name: str
