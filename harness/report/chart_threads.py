@@ -64,23 +64,26 @@ def scaling(series: Sequence[Series], looks: Mapping[str, Look], *, key: str, ti
 
 def _draw(axes: Any, line: Series, look: Look, counts: Sequence[int]) -> None:
     threads = sorted(line.ms)
-    middle = [line.ms[t][0] for t in threads]
-    axes.errorbar(
-        [counts.index(t) for t in threads],
-        middle,
-        yerr=[
-            [line.ms[t][0] - line.ms[t][1] for t in threads],
-            [line.ms[t][2] - line.ms[t][0] for t in threads],
-        ],
-        color=look.paint.stand_in,
+    color = look.paint.stand_in
+    places = [counts.index(t) for t in threads]
+    axes.vlines(
+        places,
+        [line.ms[t][1] for t in threads],
+        [line.ms[t][2] for t in threads],
+        colors=color,
+        linewidth=0.9,
+        zorder=3,
+    )
+    axes.plot(
+        places,
+        [line.ms[t][0] for t in threads],
+        color=color,
         marker=look.marker,
         markersize=5.5,
-        markerfacecolor=SURFACE.stand_in if line.hollow else look.paint.stand_in,
+        markerfacecolor=SURFACE.stand_in if line.hollow else color,
         markeredgewidth=1.2,
         linewidth=1.3,
         linestyle=(0, (5, 2)) if line.hollow else "-",
-        elinewidth=0.9,
-        capsize=2.5,
         zorder=4,
     )
 

@@ -13,7 +13,7 @@ from harness.report.chart_svg import Chart, inline
 from harness.report.figures import count, percent, significant
 
 HEIGHT_IN = 3.5
-MEDIUM = 1.3
+EDGE = 1.3
 LEAST_RANGE = 1.0
 
 
@@ -55,32 +55,8 @@ def tradeoff(
     front = pareto(points)
     figure, axes = new_figure(HEIGHT_IN, left=0.62, right=0.12, top=0.14, bottom=0.52)
     _set_axes(axes, points, score_label)
-    for point in points:
-        look = looks[point.series]
-        ms, score = point.ms, point.score
-        axes.errorbar(
-            [ms[0]],
-            [score[0]],
-            xerr=[[ms[0] - ms[1]], [ms[2] - ms[0]]],
-            yerr=[[score[0] - score[1]], [score[2] - score[0]]],
-            fmt="none",
-            ecolor=look.paint.stand_in,
-            elinewidth=0.9,
-            capsize=2.0,
-            alpha=0.55,
-            zorder=3,
-        )
-        axes.plot(
-            [ms[0]],
-            [score[0]],
-            marker=look.marker,
-            markersize=6.5,
-            markerfacecolor=SURFACE.stand_in if point.hollow else look.paint.stand_in,
-            markeredgecolor=look.paint.stand_in,
-            markeredgewidth=MEDIUM,
-            linestyle="none",
-            zorder=5,
-        )
+    for name, members in _by_series(points).items():
+        _draw(axes, members, looks[name])
     if len(front) > 1:
         axes.step(
             [p.ms[0] for p in front],
@@ -115,6 +91,45 @@ def tradeoff(
         alt=alt,
         svg=inline(figure, key=key, title=title, alt=alt),
     )
+
+
+def _by_series(points: Sequence[Point]) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.series, []).append(point)
+    return found
+
+
+def _draw(axes: Any, points: Sequence[Point], look: Look) -> None:
+    """Whiskers and markers of one series."""
+    color = look.paint.stand_in
+    whiskers = {"colors": color, "linewidth": 0.9, "alpha": 0.6, "zorder": 3}
+    axes.vlines(
+        [p.ms[0] for p in points],
+        [p.score[1] for p in points],
+        [p.score[2] for p in points],
+        **whiskers,
+    )
+    axes.hlines(
+        [p.score[0] for p in points],
+        [p.ms[1] for p in points],
+        [p.ms[2] for p in points],
+        **whiskers,
+    )
+    for hollow in (False, True):
+        chosen = [p for p in points if p.hollow is hollow]
+        if chosen:
+            axes.plot(
+                [p.ms[0] for p in chosen],
+                [p.score[0] for p in chosen],
+                marker=look.marker,
+                markersize=6.5,
+                markerfacecolor=SURFACE.stand_in if hollow else color,
+                markeredgecolor=color,
+                markeredgewidth=EDGE,
+                linestyle="none",
+                zorder=5,
+            )
 
 
 def _set_axes(axes: Any, points: Sequence[Point], score_label: str) -> None:

@@ -10,14 +10,15 @@ from harness.report.chart_bars import Bar, sizes, split
 from harness.report.chart_style import Look, drawing, looks
 from harness.report.chart_svg import Chart
 from harness.report.chart_threads import Series, scaling
-from harness.report.chart_tradeoff import Point, tradeoff
+from harness.report.chart_tradeoff import Point, pareto, tradeoff
 from harness.report.figures import BYTES_PER_MB, NS_PER_MS, count
 from harness.report.join import Row
 from harness.report.timings import END_TO_END, STAGES, Timings
 
-MOST_CHARTS = 8
+MOST_CHARTS = 6
 MOST_BARS = 16
 MOST_LINES = 12
+MOST_POINTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +193,13 @@ class _Painter:
     ) -> Chart | None:
         if not points:
             return None
+        shown = {id(point) for point in pareto(points)}
+        shown |= {id(point) for point in sorted(points, key=lambda p: p.ms[0])[:MOST_POINTS]}
+        kept = [point for point in points if id(point) in shown]
+        title += _of(len(kept), len(points))
         label = f"{scores.METRICS[self.metric]} (%)"
         return tradeoff(
-            points, series, key=key, title=title, score_label=label, front_labels_only=front
+            kept, series, key=key, title=title, score_label=label, front_labels_only=front
         )
 
     def _point(self, row: Row, label: str, series: str) -> Point | None:

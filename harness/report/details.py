@@ -132,9 +132,6 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
 
 
 def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
-    def p(metric: str, which: int) -> Value:
-        return measured.percentile(timings, record, metric, which)
-
     return Line(
         key=measured.anchor(entry),
         cells=(entry.cell_id,),
@@ -146,15 +143,15 @@ def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
             measured.once(record, "latency.load_cold"),
             measured.once(record, "latency.first"),
             _warm_up(record),
-            p("latency.preprocess", 50),
-            p(INFERENCE, 50),
-            p(INFERENCE, 90),
-            p(INFERENCE, 99),
-            p("latency.postprocess", 50),
-            p(END_TO_END, 50),
+            measured.median(timings, record, "latency.preprocess"),
+            measured.median(timings, record, INFERENCE),
+            measured.tail(timings, record, 90),
+            measured.tail(timings, record, 99),
+            measured.median(timings, record, "latency.postprocess"),
+            measured.median(timings, record, END_TO_END),
             _samples(record),
-            measured.variation(timings, record, INFERENCE),
-            _outliers(timings.summary(record, INFERENCE)),
+            measured.variation(timings, record),
+            _outliers(timings.summary(record)),
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness import stats
-from harness.report.verdict import points
+from harness.report.wording import points
 
 
 def method(margin: float) -> tuple[tuple[str, tuple[str, ...]], ...]:

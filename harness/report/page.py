@@ -23,7 +23,8 @@ from harness.report.method import method
 from harness.report.overview import accounting, overview
 from harness.report.tables import Table
 from harness.report.timings import Timings
-from harness.report.verdict import Judge, Judgement, points
+from harness.report.verdict import Judge, Judgement
+from harness.report.wording import points
 
 NAMED_MODELS = 3
 ALL_MEASURED = "Every planned cell was measured."

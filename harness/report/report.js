@@ -5,8 +5,15 @@
   const columnOf = (table, key) =>
     [...table.querySelectorAll("thead th")].findIndex((head) => head.dataset.key === key);
 
+  const keyOf = (cell) => {
+    if (cell.dataset.sort !== undefined) return cell.dataset.sort;
+    const own = [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+    const text = own.map((node) => node.data).join("").trim();
+    return text === "" || text === "–" ? undefined : text;
+  };
+
   const sortedBy = (rows, column, numeric, sign) => {
-    const keyed = rows.map((row, index) => [row.cells[column].dataset.sort, index, row]);
+    const keyed = rows.map((row, index) => [keyOf(row.cells[column]), index, row]);
     const order = (a, b) => {
       if (a[0] === undefined || b[0] === undefined) {
         return (a[0] === undefined) - (b[0] === undefined) || a[1] - b[1];

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from harness import stats
 from harness.records import Options, RunRecord
 from harness.report import scores
 from harness.report.data import RunData
@@ -96,7 +97,8 @@ def _figures(entry: Entry, timings: Timings) -> dict[str, Field]:
         found[f"{name}_change_high"] = change.high if change else None
         found["images"] = (score and score.images) or found.get("images")
     for name, metric in TIMED.items():
-        found |= _timing(name, record, metric, timings)
+        found |= _stage(name, record, metric, timings)
+    found |= _spread(timings.summary(record))
     for name, metric in SINGLE.items():
         found[name] = _value(record, metric)
     for name in PARITY:
@@ -104,17 +106,23 @@ def _figures(entry: Entry, timings: Timings) -> dict[str, Field]:
     return found
 
 
-def _timing(name: str, record: RunRecord | None, metric: str, timings: Timings) -> dict[str, Field]:
-    summary = timings.summary(record, metric)
+def _stage(name: str, record: RunRecord | None, metric: str, timings: Timings) -> dict[str, Field]:
+    found = record.measurement(metric) if record else None
+    pace = timings.median(record, metric)
     return {
-        f"{name}_samples": summary.count if summary else None,
-        f"{name}_p50_ns": summary.p50 if summary else None,
-        f"{name}_p50_low_ns": summary.low if summary else None,
-        f"{name}_p50_high_ns": summary.high if summary else None,
-        f"{name}_p90_ns": summary.p90 if summary else None,
-        f"{name}_p99_ns": summary.p99 if summary else None,
-        f"{name}_cov": summary.cov if summary else None,
-        f"{name}_outliers": summary.outliers if summary else None,
+        f"{name}_samples": len(found.samples) if found else None,
+        f"{name}_p50_ns": pace.p50 if pace else None,
+        f"{name}_p50_low_ns": pace.low if pace else None,
+        f"{name}_p50_high_ns": pace.high if pace else None,
+    }
+
+
+def _spread(summary: stats.Summary | None) -> dict[str, Field]:
+    return {
+        "inference_p90_ns": summary.p90 if summary else None,
+        "inference_p99_ns": summary.p99 if summary else None,
+        "inference_cov": summary.cov if summary else None,
+        "inference_outliers": summary.outliers if summary else None,
     }
 
 
@@ -128,9 +136,9 @@ def _options(options: Options) -> str:
 
 
 def _field(value: Field) -> Field:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """A value as it is written: 12 digits, and no text that a spreadsheet takes for a formula."""
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return f"'{value}"
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.12g}")
     return value

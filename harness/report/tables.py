@@ -50,6 +50,12 @@ class Value:
     mono: bool = False
 
     @property
+    def key(self) -> str | None:
+        """The sort key where it is not what is shown: six digits order what three show."""
+        key = f"{self.sort:.6g}" if isinstance(self.sort, float) else self.sort
+        return None if key is None or str(key) == self.text else str(key)
+
+    @property
     def shown(self) -> str:
         return self.text or BLANK
 

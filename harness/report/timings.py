@@ -11,6 +11,8 @@ from harness.records import Measurement, RunRecord
 from harness.report.join import Row
 
 INFERENCE = "latency.inference"
+COMPARED = 50
+"""Rows are compared by this percentile."""
 STAGES = (
     ("latency.preprocess",),
     ("latency.inference_in_pipeline", INFERENCE),
@@ -22,7 +24,7 @@ END_TO_END = "latency.end_to_end"
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The licensed median of one row's inference, nanoseconds, with its 95 % interval."""
+    """A licensed median in nanoseconds with its 95 % interval."""
 
     p50: float
     low: float
@@ -30,30 +32,36 @@ class Pace:
 
 
 class Timings:
-    """Summaries of timing samples by record and metric, in nanoseconds."""
+    """What timing samples say, by record and metric, in nanoseconds; each computed once."""
 
     def __init__(self) -> None:
         self._summaries: dict[int, stats.Summary] = {}
+        self._paces: dict[int, Pace | None] = {}
         self._kept: list[Measurement] = []  # keeps the ids that are the keys from being reused
 
-    def summary(self, record: RunRecord | None, metric: str) -> stats.Summary | None:
-        """The summary of a metric's samples; None where the record has none."""
-        found = record.measurement(metric) if record else None
-        if found is None or not found.samples:
+    def summary(self, record: RunRecord | None, metric: str = INFERENCE) -> stats.Summary | None:
+        """Everything about a metric's samples; None where the record has none."""
+        found = _sampled(record, metric)
+        if found is None:
             return None
         if id(found) not in self._summaries:
             self._summaries[id(found)] = stats.summarize(found.samples)
             self._kept.append(found)
         return self._summaries[id(found)]
 
-    def pace(self, row: Row, metric: str = INFERENCE) -> Pace | None:
-        """The row's median; None where it was not measured or is not licensed."""
-        summary = self.summary(row.latency, metric)
-        if summary is None or summary.p50 is None:
+    def median(self, record: RunRecord | None, metric: str) -> Pace | None:
+        """The median of a metric's samples; None where there are none or too few."""
+        found = _sampled(record, metric)
+        if found is None:
             return None
-        low = summary.p50 if summary.low is None else summary.low
-        high = summary.p50 if summary.high is None else summary.high
-        return Pace(p50=summary.p50, low=low, high=high)
+        if id(found) not in self._paces:
+            self._paces[id(found)] = _pace(found)
+            self._kept.append(found)
+        return self._paces[id(found)]
+
+    def pace(self, row: Row, metric: str = INFERENCE) -> Pace | None:
+        """The median of a row's latency cell."""
+        return self.median(row.latency, metric)
 
     def stages(self, row: Row) -> tuple[Pace, ...]:
         """Medians of the parts of end to end; fewer than `STAGES` where one is not licensed."""
@@ -66,13 +74,13 @@ class Timings:
 
     def unstable(self, row: Row) -> bool:
         """Whether inference varies by more than `stats.UNSTABLE_COV`."""
-        summary = self.summary(row.latency, INFERENCE)
+        summary = self.summary(row.latency)
         return summary is not None and summary.unstable
 
 
 def compare(a: Row, b: Row, noise_floor: float | None) -> stats.Verdict | None:
     """How the inference of ``b`` compares with that of ``a``; None where the samples forbid it."""
-    first, second = _samples(a), _samples(b)
+    first, second = (_sampled(row.latency, INFERENCE) for row in (a, b))
     if first is None or second is None:
         return None
     try:
@@ -83,8 +91,17 @@ def compare(a: Row, b: Row, noise_floor: float | None) -> stats.Verdict | None:
         return None
 
 
-def _samples(row: Row) -> Measurement | None:
-    return row.latency.measurement(INFERENCE) if row.latency else None
+def _sampled(record: RunRecord | None, metric: str) -> Measurement | None:
+    found = record.measurement(metric) if record else None
+    return found if found is not None and found.samples else None
+
+
+def _pace(measurement: Measurement) -> Pace | None:
+    p50 = stats.percentile(measurement.samples, COMPARED)
+    if p50 is None:
+        return None
+    low, high = stats.interval(measurement.samples, COMPARED) or (p50, p50)
+    return Pace(p50=p50, low=low, high=high)
 
 
 def _rounds(a: Measurement, b: Measurement) -> tuple[Sequence[int], Sequence[int]] | None:
