@@ -17,9 +17,7 @@ LABELS = ("background", "one", "two", "three")
 
 def _own(kind: str) -> list[str]:
     """Plug-ins of this repository (a test may have registered its own)."""
-    return sorted(
-        path.stem for path in (ROOT / kind).glob("*.py") if not path.stem.startswith("_")
-    )
+    return sorted(path.stem for path in (ROOT / kind).glob("*.py") if not path.stem.startswith("_"))
 
 
 @pytest.mark.parametrize("name", _own("exporters"))
