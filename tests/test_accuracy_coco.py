@@ -215,6 +215,43 @@ def test_equals_plain_loops_on_hundreds_of_random_cases() -> None:
         assert got.figures["map"] == (pytest.approx(sum(known) / len(known)) if known else None)
 
 
+def boxes_of_cats(*boxes: tuple[float, ...]) -> tuple[Truth, Detections]:
+    """The same boxes as truth and as detections, best score first."""
+    table = np.array(boxes, np.float32)
+    ones, no = np.ones(len(boxes), np.int64), np.zeros(len(boxes), np.bool_)
+    scores = np.linspace(1, 0.5, len(boxes)).astype(np.float32)
+    return Truth(table, ones, no, no), Detections(table, ones, scores)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_tie_between_objects_goes_to_the_later_one(order: int) -> None:
+    """Then the earlier one is left for the second detection, which lies exactly on one of them."""
+    objects, _ = boxes_of_cats(*[(0, 0, 10, 10), (0, 2, 10, 12)][::order])
+    _, answers = boxes_of_cats((0, 1, 10, 11), (0, 0, 10, 10))
+    got = coco_summary([objects], [answers], LABELS).figures
+    assert got == pytest.approx(by_pycocotools([objects], [answers], len(LABELS)), abs=1e-12)
+    found_at_75 = {1: 1.0, -1: 51 / 101}  # both, or the first half of all recall levels
+    assert got["map75"] == pytest.approx(found_at_75[order])
+
+
+def test_sizes_include_both_their_ends() -> None:
+    truth, answer = boxes_of_cats((0, 0, 32, 32), (50, 50, 146, 146))
+    got = coco_summary([truth], [answer], LABELS).figures
+    assert [got[f"map_{size}"] for size in ("small", "medium", "large")] == pytest.approx([1] * 3)
+    assert got == pytest.approx(by_pycocotools([truth], [answer], len(LABELS)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("better", "recall"), [(99, 1.0), (100, 0.0)])
+def test_the_hundred_and_first_detection_of_a_class_does_not_count(
+    better: int, recall: float
+) -> None:
+    truth, _ = boxes_of_cats((0, 0, 10, 10))
+    _, answer = boxes_of_cats(*[(50, 50, 60, 60)] * better, (0, 0, 10, 10))
+    got = coco_summary([truth], [answer], LABELS).figures
+    assert got["mar_100"] == recall
+    assert got["map"] == pytest.approx(recall / 100)  # its precision is 1 of 100
+
+
 def test_difficult_objects_are_ordinary_ones() -> None:
     truths, found = random_case(np.random.default_rng(6), images=6)
     easy = [truth._replace(difficult=np.zeros_like(truth.difficult)) for truth in truths]
