@@ -143,41 +143,38 @@ def _candidates(
     passed = scores > decoding.score_threshold
     crowded = np.flatnonzero(passed.sum(axis=1) > decoding.candidates)
     if crowded.size:
-        place = scores.shape[1] - decoding.candidates
-        least = np.partition(scores[crowded], place, axis=1)[:, place, None]
-        passed[crowded] &= scores[crowded] >= least
+        passed[crowded] = _best_of(scores[crowded], decoding.candidates)
     priors, classes = np.nonzero(np.ascontiguousarray(passed.T))
     values = scores[classes, priors]
     best = np.argsort(-values, kind="stable")
-    if crowded.size:  # equal scores at the limit may have left more than it
-        best = best[_rank_in_class(classes[best]) < decoding.candidates]
     return hopeful[priors[best]], classes[best] + 1, values[best]
 
 
-def _rank_in_class(classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many entries before each one are of its class."""
-    grouped = np.argsort(classes, kind="stable")
-    owners = classes[grouped]
-    ranks = np.empty_like(grouped)
-    ranks[grouped] = np.arange(len(owners)) - np.searchsorted(owners, owners)
-    return ranks
+def _best_of(scores: NDArray[np.float32], limit: int) -> NDArray[np.bool_]:
+    """The best ``limit`` of each row; among equal scores, the first ones."""
+    place = scores.shape[1] - limit
+    least = np.partition(scores, place, axis=1)[:, place, None]
+    above, level = scores > least, scores == least
+    room = limit - above.sum(axis=1, keepdims=True)
+    return np.asarray(above | (level & (np.cumsum(level, axis=1) <= room)))
 
 
 def _may_pass(columns: NDArray[np.float32], decoding: Decoding) -> NDArray[np.bool_]:
     """Priors that may hold a candidate: a necessary condition that needs no exponential.
 
     A sigmoid above t has a logit above log(t / (1 - t)); a softmax score above t leads the
-    background's logit by as much, whatever the other classes say.
+    background's logit by as much, whatever the other classes say. Priors whose scores would not
+    be finite fail it too.
     """
     threshold = decoding.score_threshold
-    if not 0 < threshold < 1:
-        return np.ones(columns.shape[1], dtype=np.bool_)
-    least = np.log(threshold) - np.log1p(-threshold) - SLACK
+    if 0 < threshold < 1:
+        least = np.log(threshold) - np.log1p(-threshold) - SLACK
+    else:  # every score is above 0, none is above 1
+        least = -np.inf if threshold <= 0 else np.inf
     top = columns[1:].max(axis=0)
-    if decoding.score == "softmax":
-        with np.errstate(invalid="ignore"):  # infinite logits: not a candidate
-            top = top - columns[0]
-    return np.asarray(top > least)
+    with np.errstate(invalid="ignore"):
+        lead = top - columns[0] if decoding.score == "softmax" else top
+    return np.asarray((lead > least) & np.isfinite(top))
 
 
 def _detections(

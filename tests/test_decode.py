@@ -203,13 +203,15 @@ def test_boxes_are_scaled_to_each_image() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_make_no_detection(bad: float) -> None:
+@pytest.mark.parametrize("threshold", [0.0, 0.01])
+def test_values_that_are_not_finite_make_no_detection(bad: float, threshold: float) -> None:
+    decoding = Decoding(score_threshold=threshold)
     priors = np.array([[0.5, 0.5, 0.5, 0.5]] * 2, np.float32)
     good = RawOutputs(np.array([[[0, 9], [0, 8]]], "f4"), np.zeros((1, 2, 4), "f4"))
     for where in ("logits", "offsets"):
         broken = RawOutputs(good.logits.copy(), good.offsets.copy())
         getattr(broken, where)[0, 0] = bad
-        (got,) = decode(broken, priors=priors, decoding=Decoding(), sizes=[(10, 10)])
+        (got,) = decode(broken, priors=priors, decoding=decoding, sizes=[(10, 10)])
         assert np.isfinite(got.boxes).all()
         assert len(got.scores) == 1
 
@@ -266,6 +268,17 @@ def test_nothing_found_has_the_right_shapes() -> None:
     got = one_image([(0, 0, 10, 10)], [0.001])
     assert [part.shape for part in got] == [(0, 4), (0,), (0,)]
     assert [part.dtype for part in got] == [np.float32, np.int64, np.float32]
+
+
+def test_a_flat_head_gives_each_class_its_first_priors() -> None:
+    """All scores equal, as the null runner answers: every class is cut at the same prior."""
+    priors = np.full((300, 4), 0.1, np.float32)
+    priors[:, 0] = np.linspace(0, 30, 300)  # no two overlap; those beyond 1.05 lie outside
+    outputs = RawOutputs(np.zeros((1, 300, 3), "f4"), np.zeros((1, 300, 4), "f4"))
+    decoding = Decoding(candidates=5)
+    (got,) = decode(outputs, priors=priors, decoding=decoding, sizes=[(10, 10)])
+    assert got.labels.tolist() == [1, 2] * 5
+    assert got.boxes[:, 2].tolist() == sorted(got.boxes[:, 2].tolist())
 
 
 @pytest.mark.parametrize(
