@@ -21,6 +21,8 @@ from harness.records import Scalar
 from harness.weights import shipped_manifests
 
 _SHOWN = 3
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"
+"""How a file starts that torch saved: today's format, and the one before version 1.6."""
 
 
 def load_weights(network: nn.Module, path: Path) -> str:
@@ -136,10 +138,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start == _ZIP or start[:2] == _PICKLE:
             raise _not_plain(path) from None
         raise _unreadable(path, error) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a damaged pickle may fail in any way
         raise _unreadable(path, error) from None
     plain = isinstance(values, dict) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()

@@ -23,6 +23,8 @@ from models._ssd import Ssd
 from models.training.batches import Batch, Feed, batches
 from models.training.loss import multibox
 from models.training.options import TrainOptions
+from models.training.pretrain import pretrain
+from models.training.rates import learning_rate
 from models.training.shipping import finish
 from models.training.state import STATE, Average, Log, Progress, restore, save
 from models.training.store import open_store
@@ -73,15 +75,6 @@ def steps_to_do(options: TrainOptions, done: int) -> list[Step]:
     ]
 
 
-def learning_rate(options: TrainOptions, done: float) -> float:
-    """The rate when the fraction ``done`` is behind: warm-up, then half a cosine."""
-    if done < options.warmup:
-        return options.learning_rate * max(done / options.warmup, 0.01)
-    rest = (done - options.warmup) / (1 - options.warmup)
-    low = options.final
-    return options.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * rest)) / 2)
-
-
 def make_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimizer; weight decay acts on kernels, not on biases and batch norm."""
     kernels = [p for p in network.parameters() if p.ndim > 1]
@@ -123,6 +116,12 @@ class Trainer:
         self.state = self.out / STATE
         if options.resume and self.state.is_file():
             self.progress = restore(self.state, self.network, self.average, self.optimizer, options)
+        elif options.pretrain is not None:
+            began = time.monotonic()
+            pretrain(self.network, self.feed, options.pretrain)
+            self.average = Average(self.network, options.average)
+            self.progress = Progress(0, time.monotonic() - began)
+            self._save()
 
     def run(self) -> None:
         """Do the steps that are left.
@@ -174,7 +173,9 @@ class Trainer:
 
     def _step(self, step: Step, batch: Batch, *, done: float) -> dict[str, float]:
         options, device = self.options, self.options.device
-        rate = learning_rate(options, done)
+        rate = learning_rate(
+            options.learning_rate, done, warmup=options.warmup, final=options.final
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device, dtype=torch.bfloat16, enabled=options.bf16):
@@ -189,7 +190,7 @@ class Trainer:
         total = float(loss.total.detach())
         if not math.isfinite(total):
             raise TrainingDiverged(
-                f"the loss became {total} at step {step.number}: the last good state is in"
+                f"the loss became {total} at step {step.number + 1}: the last good state is in"
                 f" {self.state}, train with a learning rate below {rate:.2g}"
             )
         self.optimizer.zero_grad(set_to_none=True)

@@ -26,6 +26,19 @@ class Stage(Record, frozen=True, kw_only=True):
     images: int
 
 
+class Pretrain(Record, frozen=True, kw_only=True):
+    """Name ``images`` cut-outs of ``size`` pixels first; each shows an object and its surroundings.
+
+    A cut-out is up to ``margin`` times as large as its object. Killed here, it starts again.
+    """
+
+    images: int
+    size: int = 64
+    batch: int = 32
+    learning_rate: float = 2e-3
+    margin: float = 1.9
+
+
 class TrainOptions(Record, frozen=True, kw_only=True):
     """One training.
 
@@ -34,10 +47,11 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         data: a data set as `harness.datasets.open_dataset` takes it.
         data_images: use the first so many images; None is all.
         start_from: checkpoint whose weights to start from; None starts from random ones.
+        pretrain: teach the backbone to name single objects first; None does not.
         stages: input sizes in order; the last one must be the model's own.
         stop_after: stop when so many images were shown, although the schedule goes on; resuming
             without it continues. None trains to the end.
-        batch: images per step.
+        batch: images per step, at least 2. On few cores small batches learn most for their time.
         learning_rate: peak, reached after ``warmup`` (fraction of all images), then a half cosine
             down to ``final`` times the peak.
         optimizer: ``adamw`` or ``sgd`` (momentum 0.9, Nesterov).
@@ -49,10 +63,12 @@ class TrainOptions(Record, frozen=True, kw_only=True):
             object keeps its best prior whatever the IoU.
         clip_norm: largest gradient norm.
         bf16: autocast to bfloat16; worth it where the processor multiplies it natively.
+        augmentation: how strongly images are changed.
         device: ``cpu`` or ``cuda``.
         threads: intra-op threads on the CPU.
         workers: processes that read the data once at the start, and threads that augment ahead of
             the training; 0 does all in the training thread.
+        seed: of the first weights, the order of the images and their augmentation.
         out: folder of the run: ``last.pt``, ``log.csv``, ``options.json``, then the weights.
         cache: folder of the images that were read.
         resume: continue from ``last.pt`` in ``out`` where there is one.
@@ -65,6 +81,7 @@ class TrainOptions(Record, frozen=True, kw_only=True):
     data: str = "shapes:train"
     data_images: int | None = None
     start_from: str | None = None
+    pretrain: Pretrain | None = None
     stages: tuple[Stage, ...]
     stop_after: int | None = None
     batch: int = 16
@@ -104,7 +121,11 @@ class TrainOptions(Record, frozen=True, kw_only=True):
                 )
         if not self.stages:
             raise BadConfig("training has no stages: give at least one, as size:images")
-        for name in ("batch", "threads", "learning_rate", "save_seconds"):
+        if self.batch < 2:
+            raise BadConfig(
+                f"training option batch is {self.batch}: give at least 2, for batch norm"
+            )
+        for name in ("threads", "learning_rate", "save_seconds"):
             if getattr(self, name) <= 0:
                 raise BadConfig(
                     f"training option {name} is {getattr(self, name)}: give more than 0"
