@@ -105,6 +105,9 @@ def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
     group.add_argument("--data", metavar="NAME", help="shapes:val, voc:/path or coco:/path")
     group.add_argument("--images", type=int, metavar="N", help="how many images are scored")
+    group.add_argument(
+        "--audit", action="store_true", help="hold the COCO figures to pycocotools' own"
+    )
     group.add_argument("--tier", choices=["smoke", "rapid", "quick", "normal"])
     group.add_argument(
         "--set",

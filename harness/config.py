@@ -50,6 +50,7 @@ class Matrix(Record, frozen=True, kw_only=True):
     latency: Latency = Latency()
     timeout_s: int = 600
     jobs: int | None = None
+    audit: bool = False
 
 
 def load(path: Path | None, overrides: Mapping[str, Any]) -> Matrix:

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.accuracy import compare, evaluate
+from harness.accuracy.audit import by_pycocotools
 from harness.cache import write_atomic
-from harness.errors import BadConfig, ResultsError
+from harness.errors import BadConfig, BadInput, ResultsError
 from harness.interfaces import Dataset, Detections, Truth
 from harness.records import Artifact, Measurement
 from harness.registry import suggest
 from harness.tasks import MeasureTask
+
+AUDIT_TOLERANCE = 1e-9
 
 
 def score(
@@ -35,6 +38,8 @@ def score(
     to_model = class_map(data.labels, artifact.labels, f"{data.name}:{data.split}")
     truths = [_mapped(data.truth(index), to_model) for index in range(len(data))]
     found = list(evaluate(truths, detections, sizes, artifact.labels))
+    if task.audit:
+        check_by_pycocotools(found, truths, detections, len(artifact.labels))
     names = [data.image_id(index) for index in range(len(data))]
     if task.detections:
         save(Path(task.detections), names, detections)
@@ -43,6 +48,25 @@ def score(
         if parent_names == names:
             found += compare(truths, parent, detections, sizes, artifact.labels)
     return [*_with_data(found, data), _overlap(artifact, data)]
+
+
+def check_by_pycocotools(
+    found: Sequence[Measurement],
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    classes: int,
+) -> None:
+    """Hold our COCO figures to pycocotools' own.
+
+    Raises:
+        BadInput: one differs by more than `AUDIT_TOLERANCE`.
+        MissingExtra: pycocotools is not installed.
+    """
+    ours = next(item for item in found if item.metric == "accuracy.coco_map").conditions["coco"]
+    for name, judged in by_pycocotools(truths, detections, classes).items():
+        mine = ours[name]
+        if (mine is None) != (judged is None) or abs((mine or 0) - (judged or 0)) > AUDIT_TOLERANCE:
+            raise BadInput(f"COCO figure {name} is {mine}, pycocotools says {judged}: report this")
 
 
 def class_map(

@@ -197,6 +197,7 @@ class Execution:
             seed=self.matrix.latency.seed,
             detections=detections,
             reference=reference,
+            audit=self.matrix.audit,
             plugins=planned.plugins,
         )
 

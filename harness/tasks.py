@@ -43,6 +43,7 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     seed: int
     detections: str | None = None
     reference: str | None = None
+    audit: bool = False
     plugins: tuple[str, ...] = ()
 
 

@@ -248,6 +248,72 @@ def test_an_artifact_alone_is_scored_timed_and_checked(bench: Bench) -> None:
         assert ("accuracy.coco_map" in metrics) == (command == "eval")
 
 
+def test_the_judge_confirms_our_coco_figures(bench: Bench) -> None:
+    done = bench.run("--runners", "grid_cpu", "--measures", "accuracy", "--audit")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("zero-byte image", "is empty (0 bytes)"),
+        ("truncated image", "cannot be read"),
+        ("impossible box", "000001.xml"),
+    ],
+)
+def test_bad_data_is_its_cell_s_state(bench: Bench, damage: str, said: str) -> None:
+    from harness.datasets import open_dataset
+    from harness.datasets.writers import write_voc
+
+    folder = write_voc(open_dataset("shapes:val", limit=3), bench.folder / "data")
+    image = sorted(folder.glob("JPEGImages/*.jpg"))[1]
+    annotation = sorted(folder.glob("Annotations/*.xml"))[1]
+    if damage == "zero-byte image":
+        image.write_bytes(b"")
+    elif damage == "truncated image":
+        image.write_bytes(image.read_bytes()[:200])
+    else:
+        text = annotation.read_text()
+        start, end = text.index("<xmax>"), text.index("</xmax>")
+        annotation.write_text(f"{text[:start]}<xmax>-5{text[end:]}")
+        said = annotation.name
+    done = bench.run("--runners", "grid_cpu", "--measures", "accuracy", "--data", f"voc:{folder}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    record = bench.records()["grid_cpu", "accuracy"]
+    assert record.state == "crashed"
+    assert said in (record.error or "")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncated", "weights.safetensors"),
+        ("pickle", "weights.pth"),
+        ("other model", "weights.safetensors"),
+    ],
+)
+def test_a_bad_checkpoint_is_its_cells_state(bench: Bench, damage: str, said: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    path = bench.folder / said
+    if damage == "truncated":
+        path.write_bytes(bench.weights.read_bytes()[:100])
+    elif damage == "pickle":
+        torch.save({"weights": Path("not a tensor")}, path)
+    else:
+        save_file({"other.weight": torch.zeros(3)}, path)
+    done = bench.run("--runners", "grid_cpu", "--measures", "accuracy", "--weights", str(path))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    record = bench.records()["grid_cpu", "accuracy"]
+    assert record.state == "export-failed"
+    assert said in (record.error or "")
+    if damage == "other model":
+        assert "other.weight" in (record.error or "")
+
+
 def test_an_artifact_that_was_tampered_with_is_refused(bench: Bench) -> None:
     bench.run("--runners", "grid_cpu", "--measures", "accuracy")
     (folder,) = (bench.folder / "cache" / "exports").iterdir()

@@ -1,6 +1,6 @@
-"""The twelve COCO figures by pycocotools itself, for who wants the judge's own word.
+"""The twelve COCO figures by pycocotools itself, for who wants the judge's own word: ``--audit``.
 
-Nothing is written to disk or printed. Slow: about 5 ms per image of 100 detections and 10 classes.
+Nothing is written to disk or printed. Slower than our own figures, which the tests hold to it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def by_pycocotools(
         detections: what was found in each image, in the same order.
         classes: number of labels, the background included.
     """
-    coco = require("pycocotools.coco", extra="all").COCO
-    cocoeval = require("pycocotools.cocoeval", extra="all").COCOeval
+    coco = require("pycocotools.coco", extra="audit").COCO
+    cocoeval = require("pycocotools.cocoeval", extra="audit").COCOeval
     shared = {
         "images": [{"id": index + 1} for index in range(len(truths))],
         "categories": [{"id": label} for label in range(1, classes)],

@@ -48,6 +48,8 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
             found[key] = value
     if options.threads:
         found |= config.overrides([f"threads={options.threads}"])
+    if options.audit:
+        found["audit"] = True
     if options.tier:
         found["latency.tier"] = options.tier
     return found
