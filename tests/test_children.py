@@ -81,7 +81,9 @@ def test_how_a_child_ended_is_said(tmp_path: Path, text: str, state: str, said: 
 
 
 def test_a_damaged_result_is_a_crash_not_a_result(tmp_path: Path) -> None:
-    text = 'import os, sys, pathlib\npathlib.Path(sys.argv[2]).write_text(\'{"state": "o\')\nos._exit(0)'
+    half = '{"state": "o'
+    text = "import os, sys, pathlib\n"
+    text += f"pathlib.Path(sys.argv[2]).write_text({half!r})\nos._exit(0)"
     result = run_child(_task(_plugin(tmp_path, text)), folder=tmp_path, name="child", timeout_s=60)
     assert result.state == "crashed"
     assert "is not valid JSON" in (result.error or "")
