@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from harness import artifacts, parity
 from harness.datasets import open_dataset
 from harness.decode import decode, dequantize
-from harness.errors import ParityFailed
+from harness.errors import ParityFailed, Unsupported
 from harness.evaluation import score
 from harness.images import Preprocessor
 from harness.interfaces import (
@@ -81,6 +81,12 @@ def measure(task: MeasureTask) -> ChildResult:
     """
     folder = Path(task.folder)
     artifact = artifacts.load(folder)
+    batch = artifact.inputs[0].shape[0]
+    if batch != task.cell.batch:
+        raise Unsupported(
+            f"{artifact.id} takes batches of {batch} images, cells are measured with"
+            f" {task.cell.batch}: export it with batch={task.cell.batch}"
+        )
     runner = RUNNERS.get(task.cell.runner)()
     options = RunOptions(threads=task.cell.threads, target=task.cell.target)
     before = baseline()
