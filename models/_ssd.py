@@ -7,7 +7,7 @@ priors and joined. The network is pure: no resizing, no softmax, no decoding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -66,10 +66,13 @@ class Ssd(nn.Module):
         return torch.cat(logits, 1), torch.cat(offsets, 1)
 
     @torch.no_grad()
-    def priors_at(self, size: int) -> NDArray[np.float32]:
+    def priors_at(self, size: int, *, close_up: bool = False) -> NDArray[np.float32]:
         """Priors for a square input of another size, as multi-size training needs them.
 
-        Same boxes relative to the image; ``(priors, 4)`` float32 ``(cx, cy, w, h)`` in 0..1.
+        The same boxes relative to the image, or for a close-up the same boxes in pixels.
+
+        Returns:
+            ``(priors, 4)`` float32 ``(cx, cy, w, h)`` in 0..1, relative to the input.
         """
         training = self.training
         self.eval()
@@ -77,6 +80,9 @@ class Ssd(nn.Module):
         blank = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
         cells = [feature.shape[-1] for feature in self.maps(blank)]
         self.train(training)
+        if close_up:
+            same = zip(self.levels, cells, strict=True)
+            return make_priors(size, [replace(level, cells=count) for level, count in same])
         return make_priors(size, rescale(self.levels, self.size, size, cells))
 
 

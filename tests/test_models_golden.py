@@ -162,6 +162,15 @@ def test_priors_at_the_native_size_are_the_model_s(model: str) -> None:
     np.testing.assert_array_equal(spec.build().priors_at(spec.image.height), spec.priors)
 
 
+def test_close_up_priors_have_the_native_pixels() -> None:
+    spec = make("mb2_ssd_lite", 3, {"width": 0.35})
+    close = spec.build().priors_at(160, close_up=True)
+    assert len(close) == (100 + 25 + 9 + 4 + 1 + 1) * 6
+    # the first cells of the largest map: 16 pixels apart, as at 300 pixels
+    np.testing.assert_allclose(close[:6] * 160, spec.priors[:6] * 300, rtol=1e-5)
+    np.testing.assert_allclose(close[6:12] * 160, spec.priors[6:12] * 300, rtol=1e-5)
+
+
 @pytest.mark.parametrize("width", [0.3, 2.0, 0.0])
 def test_etinynet_refuses_other_widths(width: float) -> None:
     with pytest.raises(BadConfig, match=r"got width .* give one of 1\.0, 0\.75, 0\.5, 0\.35"):

@@ -15,6 +15,7 @@ from models.training.augment import (
     Sample,
     View,
     augment,
+    choose_close_up,
     choose_window,
     look,
     mirror,
@@ -81,6 +82,21 @@ def test_crops_keep_an_object_and_stay_in_the_image(seed: int) -> None:
     assert np.all(window[2:] <= (120 + 1e-9, 90 + 1e-9))
     assert np.all(window[2:] - window[:2] >= np.array([120, 90]) * 0.3 - 1e-9)
     assert len(look(sample, window, 64, SPEC).boxes) >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0.2, 1.5))
+def test_close_ups_show_an_object_at_its_own_scale(seed: int, share: float) -> None:
+    sample = painted(seed)
+    window = choose_close_up(sample, share, np.random.default_rng(seed))
+    assert np.all(window[:2] >= 0)
+    assert np.all(window[2:] <= (120 + 1e-9, 90 + 1e-9))
+    shares = (window[2:] - window[:2]) / (120, 90)
+    assert np.all(shares >= min(0.8 * share, 1) - 1e-9)
+    assert np.all(shares <= min(1.25 * share, 1) + 1e-9)
+    view = look(sample, window, 64, SPEC)
+    assert len(view.boxes) >= 1
+    check_boxes_cover_green(view)
 
 
 @settings(max_examples=40, deadline=None)

@@ -24,8 +24,10 @@ from harness.records import encode
 from harness.registry import ROOT
 from models._checkpoint import load_weights
 from models.training import TrainingDiverged, TrainOptions, describe, from_settings, loop, train
-from models.training.loop import learning_rate, steps, steps_to_do
-from models.training.options import Stage, command
+from models.training.augment import Augmentation
+from models.training.loop import steps, steps_to_do
+from models.training.options import Pretrain, Stage, command
+from models.training.rates import learning_rate
 from models.training.shipping import finish, publish, read_manifest
 from models.training.state import read
 
@@ -192,6 +194,21 @@ def test_diverging_training_stops_and_keeps_the_last_good_state(
     assert len(log_of(chosen)) == 6
 
 
+def test_interrupted_training_with_pretraining_and_close_ups(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "pretrain": Pretrain(images=8, size=64, batch=4),
+        "stages": (Stage(size=64, images=8, close_up=True), Stage(size=256, images=4)),
+    }
+    whole, parts = options(tmp_path / "a", **changes), options(tmp_path / "b", **changes)
+    train(whole)
+    for images in (0, 4, None):
+        train(options(tmp_path / "b", stop_after=images, **changes))
+    check_same_end(whole, parts)
+    plain = options(tmp_path / "c", stages=changes["stages"], stop_after=4)
+    train(plain)
+    assert log_of(plain)[0]["loss"] != log_of(whole)[0]["loss"]
+
+
 @pytest.mark.slow
 def test_it_overfits_a_few_images(tmp_path: Path) -> None:
     chosen = options(
@@ -250,6 +267,7 @@ def test_last_stage_must_have_the_models_size(tmp_path: Path) -> None:
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"warmup": 1.0}, "warmup is 1.0"),
         ({"stages": ()}, "no stages"),
+        ({"pretrain": Pretrain(images=0)}, "pretrain.images is 0"),
         ({"stages": (Stage(size=16, images=4),)}, "stage 16:4 is impossible"),
     ],
 )
@@ -260,7 +278,7 @@ def test_impossible_options_are_refused(tmp_path: Path, changes: dict[str, Any],
 
 def test_steps_follow_the_stages() -> None:
     chosen = options(Path(), stages=(Stage(size=64, images=9), Stage(size=256, images=4)))
-    assert [(step.size, step.first) for step in steps(chosen)] == [
+    assert [(step.stage.size, step.first) for step in steps(chosen)] == [
         (64, 0),
         (64, 4),
         (64, 8),
@@ -271,12 +289,9 @@ def test_steps_follow_the_stages() -> None:
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
-    chosen = options(Path(), learning_rate=0.1, warmup=0.1, final=0.01)
-    assert learning_rate(chosen, 0.05) == pytest.approx(0.05)
-    assert learning_rate(chosen, 0.1) == pytest.approx(0.1)
-    assert learning_rate(chosen, 0.55) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
-    assert learning_rate(chosen, 1.0) == pytest.approx(0.001)
-    assert learning_rate(chosen, 0.0) > 0
+    for done, expected in ((0.05, 0.05), (0.1, 0.1), (0.55, 0.1 * (0.01 + 0.99 / 2)), (1, 0.001)):
+        assert learning_rate(0.1, done, warmup=0.1, final=0.01) == pytest.approx(expected)
+    assert learning_rate(0.1, 0.0, warmup=0.1, final=0.01) > 0
 
 
 def test_settings_become_options() -> None:
@@ -284,9 +299,20 @@ def test_settings_become_options() -> None:
         "etinynet_ssd_lite",
         {"width": 0.5},
         "runs/1",
-        ["stages=64:100,256:50", "learning_rate=0.01", "bf16=true", "augmentation.crop=0"],
+        [
+            "stages=64:100,96c:20,256:50",
+            "learning_rate=0.01",
+            "bf16=true",
+            "augmentation.crop=0",
+            "pretrain.images=64",
+        ],
     )
-    assert chosen.stages == (Stage(size=64, images=100), Stage(size=256, images=50))
+    assert chosen.stages == (
+        Stage(size=64, images=100),
+        Stage(size=96, images=20, close_up=True),
+        Stage(size=256, images=50),
+    )
+    assert chosen.pretrain == Pretrain(images=64)
     assert (chosen.learning_rate, chosen.bf16, chosen.augmentation.crop) == (0.01, True, 0)
     assert chosen.augmentation.mirror == 0.5
     assert from_settings("mb2_ssd_lite", {}, "x", []).stages[-1].size == 300
@@ -298,6 +324,9 @@ def test_command_line_round_trip() -> None:
         learning_rate=0.0005,
         optimizer="sgd",
         start_from="runs/0/weights.safetensors",
+        pretrain=Pretrain(images=640, size=48),
+        stages=(Stage(size=96, images=20, close_up=True), Stage(size=256, images=4)),
+        augmentation=Augmentation(crop=0.25),
         stop_after=8,
         cache=".cache/training",
         save_seconds=60.0,
@@ -329,7 +358,7 @@ def test_wrong_settings_are_refused(setting: str, says: str) -> None:
 def test_every_option_is_described() -> None:
     known = describe()
     assert known["batch"] == "16"
-    assert {"stages", "augmentation.crop", "threads", "evaluate_data"} <= set(known)
+    assert {"stages", "augmentation.crop", "pretrain.images", "threads"} <= set(known)
     assert not {"model", "out"} & set(known)
     for name in TrainOptions.__struct_fields__:
         assert f"{name}" in (TrainOptions.__doc__ or ""), f"{name} is not documented"

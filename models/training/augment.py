@@ -61,9 +61,21 @@ class View(NamedTuple):
     labels: NDArray[np.int64]
 
 
-def augment(sample: Sample, size: int, how: Augmentation, spec: ImageSpec, rng: Generator) -> View:
-    """A random view of ``sample``, ``size`` by ``size`` pixels."""
-    view = look(sample, choose_window(sample, how, rng), size, spec)
+def augment(
+    sample: Sample,
+    size: int,
+    how: Augmentation,
+    spec: ImageSpec,
+    rng: Generator,
+    *,
+    close_up: bool = False,
+) -> View:
+    """A random view of ``sample``, ``size`` by ``size`` pixels, for a model that sees ``spec``."""
+    if close_up:
+        window = choose_close_up(sample, size / spec.height, rng)
+    else:
+        window = choose_window(sample, how, rng)
+    view = look(sample, window, size, spec)
     if rng.random() < how.mirror:
         view = mirror(view)
     return view._replace(pixels=recolour(view.pixels, how, rng))
@@ -102,6 +114,19 @@ def choose_window(sample: Sample, how: Augmentation, rng: Generator) -> NDArray[
         corner = -rng.uniform(0, 1, 2) * (ratio - 1)
         return np.concatenate([corner * size, (corner + ratio) * size])
     return np.concatenate([np.zeros(2), size])
+
+
+def choose_close_up(sample: Sample, share: float, rng: Generator) -> NDArray[np.float64]:
+    """A part of the image, about ``share`` of its sides, with the centre of an object inside."""
+    height, width, _ = sample.image.shape
+    size = np.array([width, height], np.float64)
+    sides = np.minimum(share * rng.uniform(0.8, 1.25) * size, size)
+    centre = rng.uniform(0, 1, 2) * size
+    if len(sample.boxes):
+        box = sample.boxes[rng.integers(len(sample.boxes))].astype(np.float64)
+        centre = (box[:2] + box[2:]) / 2
+    corner = np.clip(centre - sides * rng.uniform(0.1, 0.9, 2), 0, size - sides)
+    return np.concatenate([corner, corner + sides])
 
 
 def look(sample: Sample, window: NDArray[np.float64], size: int, spec: ImageSpec) -> View:

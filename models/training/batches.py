@@ -30,6 +30,14 @@ class Batch(NamedTuple):
     offsets: Tensor
 
 
+class Input(NamedTuple):
+    """What the network is fed in one stage; ``priors`` (priors, 4) fit ``size``."""
+
+    size: int
+    close_up: bool
+    priors: NDArray[np.float32]
+
+
 class Feed(NamedTuple):
     """All that decides what a training sees, but for the input size."""
 
@@ -45,8 +53,9 @@ class Feed(NamedTuple):
         epoch, place = divmod(number, len(self.store))
         return int(_order(self.seed, epoch, len(self.store))[place])
 
-    def batch(self, first: int, count: int, size: int, priors: NDArray[np.float32]) -> Batch:
+    def batch(self, first: int, count: int, input_: Input) -> Batch:
         """Images ``first`` to ``first + count - 1`` of the training."""
+        size, priors = input_.size, input_.priors
         mean = np.asarray(self.image.mean, np.float32)
         std = np.asarray(self.image.std, np.float32)
         images = np.empty((count, size, size, 3), np.float32)
@@ -55,7 +64,9 @@ class Feed(NamedTuple):
             number = first + row
             rng = np.random.Generator(np.random.PCG64((self.seed, 1, number)))
             sample = self.store.sample(self.picture(number))
-            view = augment(sample, size, self.augmentation, self.image, rng)
+            view = augment(
+                sample, size, self.augmentation, self.image, rng, close_up=input_.close_up
+            )
             images[row] = (view.pixels - mean) / std
             targets.append(match(view.boxes, view.labels, priors, self.decoding, self.match_iou))
         if self.image.channel_order == "bgr":
@@ -68,17 +79,17 @@ class Feed(NamedTuple):
 
 
 def batches(
-    feed: Feed, spans: Iterable[tuple[int, int]], size: int, priors: NDArray[np.float32], ahead: int
+    feed: Feed, spans: Iterable[tuple[int, int]], input_: Input, ahead: int
 ) -> Iterator[Batch]:
     """The batches of ``spans`` (first image, count), made ``ahead`` of their use by threads."""
     if ahead == 0:
         for first, count in spans:
-            yield feed.batch(first, count, size, priors)
+            yield feed.batch(first, count, input_)
         return
     waiting: list[Future[Batch]] = []
     with ThreadPoolExecutor(ahead) as pool:
         for first, count in spans:
-            waiting.append(pool.submit(feed.batch, first, count, size, priors))
+            waiting.append(pool.submit(feed.batch, first, count, input_))
             if len(waiting) > ahead:
                 yield waiting.pop(0).result()
         while waiting:

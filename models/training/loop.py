@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
@@ -20,9 +19,9 @@ from harness.interfaces import MODELS, Dataset
 from harness.records import ModelSpec, encode
 from models._checkpoint import load_weights
 from models._ssd import Ssd
-from models.training.batches import Batch, Feed, batches
+from models.training.batches import Batch, Feed, Input, batches
 from models.training.loss import multibox
-from models.training.options import TrainOptions
+from models.training.options import Stage, TrainOptions
 from models.training.pretrain import pretrain
 from models.training.rates import learning_rate
 from models.training.shipping import finish
@@ -35,10 +34,10 @@ class TrainingDiverged(DetbenchError):
 
 
 class Step(NamedTuple):
-    """One optimizer step: its number from 0, its input size, its first image."""
+    """One optimizer step: its number from 0, its stage, its first image."""
 
     number: int
-    size: int
+    stage: Stage
     first: int
 
 
@@ -61,7 +60,7 @@ def steps(options: TrainOptions) -> list[Step]:
     planned: list[Step] = []
     for stage in options.stages:
         for _ in range(math.ceil(stage.images / options.batch)):
-            planned.append(Step(len(planned), stage.size, len(planned) * options.batch))
+            planned.append(Step(len(planned), stage, len(planned) * options.batch))
     return planned
 
 
@@ -151,7 +150,7 @@ class Trainer:
                 now = time.monotonic()
                 self.progress = Progress(step.number + 1, before + now - began)
                 smooth = row["loss"] if not smooth else 0.98 * smooth + 0.02 * row["loss"]
-                bar.set_postfix_str(f"{step.size}px loss {smooth:.3f}", refresh=False)
+                bar.set_postfix_str(f"{step.stage.size}px loss {smooth:.3f}", refresh=False)
                 bar.update()
                 if now - saved > self.options.save_seconds or step is plan[-1]:
                     log.flush()
@@ -164,12 +163,14 @@ class Trainer:
     def _fed(self, plan: list[Step]) -> Iterator[tuple[Step, Batch]]:
         """Each step with its batch, stage by stage."""
         options = self.options
-        for size in dict.fromkeys(step.size for step in plan):
-            stage = [step for step in plan if step.size == size]
-            priors: NDArray[np.float32] = self.network.priors_at(size)
-            spans = [(step.first, options.batch) for step in stage]
-            fed = batches(self.feed, spans, size, priors, ahead=options.workers)
-            yield from zip(stage, fed, strict=True)
+        for stage, group in groupby(plan, key=lambda step: step.stage):
+            todo = list(group)
+            priors = self.network.priors_at(stage.size, close_up=stage.close_up)
+            spans = [(step.first, options.batch) for step in todo]
+            shown = Input(stage.size, stage.close_up, priors)
+            yield from zip(
+                todo, batches(self.feed, spans, shown, ahead=options.workers), strict=True
+            )
 
     def _step(self, step: Step, batch: Batch, *, done: float) -> dict[str, float]:
         options, device = self.options, self.options.device
@@ -201,7 +202,7 @@ class Trainer:
         return {
             "step": step.number + 1,
             "images": step.first + options.batch,
-            "size": step.size,
+            "size": step.stage.size,
             "loss": total,
             "classes": float(loss.classes.detach()),
             "boxes": float(loss.boxes.detach()),

@@ -19,11 +19,17 @@ class Stage(Record, frozen=True, kw_only=True):
     """Train on ``images`` images at ``size`` by ``size`` pixels.
 
     A detector is convolutional, so it can learn most of what it needs on small inputs, several
-    times faster, if the last stage has the model's own size.
+    times faster, if the last stage has the model's own size. With ``close_up`` it is shown a part
+    of the image around an object, at the scale of the model's own size, instead of the whole
+    image made smaller: no change of scale has to be unlearned later.
     """
 
     size: int
     images: int
+    close_up: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.size}{'c' if self.close_up else ''}:{self.images}"
 
 
 class Pretrain(Record, frozen=True, kw_only=True):
@@ -62,7 +68,7 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         match_iou: a prior takes the object it overlaps most if the IoU is at least this; every
             object keeps its best prior whatever the IoU.
         clip_norm: largest gradient norm.
-        bf16: autocast to bfloat16; worth it where the processor multiplies it natively.
+        bf16: autocast to bfloat16: for GPUs; on CPUs batch norm and clips dominate and gain little.
         augmentation: how strongly images are changed.
         device: ``cpu`` or ``cuda``.
         threads: intra-op threads on the CPU.
@@ -116,9 +122,14 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         for stage in self.stages:
             if stage.size < 32 or stage.images < 1:
                 raise BadConfig(
-                    f"training stage {stage.size}:{stage.images} is impossible:"
+                    f"training stage {stage} is impossible:"
                     " give a size of at least 32 pixels and at least 1 image"
                 )
+        if self.pretrain is not None and min(self.pretrain.images, self.pretrain.batch) < 2:
+            raise BadConfig(
+                f"pretrain.images is {self.pretrain.images} and pretrain.batch"
+                f" {self.pretrain.batch}: give at least 2 each, or leave pretrain out"
+            )
         if not self.stages:
             raise BadConfig("training has no stages: give at least one, as size:images")
         if self.batch < 2:
@@ -157,7 +168,8 @@ def from_settings(
 ) -> TrainOptions:
     """Options from ``key=value`` texts, as the command line gives them.
 
-    ``stages`` is written ``size:images,size:images``; augmentation is ``augmentation.crop=0.3``.
+    ``stages`` is written ``size:images,size:images``, with a ``c`` after the size for close-ups;
+    parts of a group are written ``augmentation.crop=0.3``, ``pretrain.images=20000``.
 
     Raises:
         BadConfig: an unknown key, or a value that does not fit.
@@ -190,8 +202,9 @@ def describe() -> dict[str, str]:
     for field in msgspec.structs.fields(TrainOptions):
         if field.name == "stages":
             known["stages"] = "size:images,… (three stages that end at the model's own size)"
-        elif field.name == "augmentation":
-            known |= {f"augmentation.{k}": str(v) for k, v in _plain(Augmentation()).items()}
+        elif field.name in GROUPS:
+            parts = _plain(GROUPS[field.name])
+            known |= {f"{field.name}.{name}": str(value) for name, value in parts.items()}
         elif field.default is not msgspec.NODEFAULT:
             known[field.name] = str(field.default)
     return known
@@ -203,19 +216,21 @@ def command(options: TrainOptions) -> str:
     words = ["detbench", "train", str(request), "-o", options.out]
     plain, defaults = _plain(options), describe()
     for key, value in plain.items():
-        if key == "augmentation":
-            changed = {f"augmentation.{name}": each for name, each in value.items()}
+        if key in GROUPS:
+            changed = {f"{key}.{name}": each for name, each in (value or {}).items()}
         else:
             changed = {key: value}
         for name, each in changed.items():
             if name == "stages":
-                text = ",".join(f"{stage.size}:{stage.images}" for stage in options.stages)
+                text = ",".join(map(str, options.stages))
                 words += ["--set", f"stages={text}"]
             elif name in defaults and str(each) != defaults[name] and name not in PLACES:
                 words += ["--set", f"{name}={each}"]
     return " ".join(words)
 
 
+GROUPS: dict[str, Record] = {"augmentation": Augmentation(), "pretrain": Pretrain(images=0)}
+"""Options that have parts, with the default of each part; ``pretrain.images`` 0 is none."""
 PLACES = ("cache", "resume", "save_seconds")
 """Options that say where and how often things are kept, not what is trained."""
 
@@ -225,12 +240,19 @@ def _plain(record: Record) -> dict[str, Any]:
     return plain
 
 
-def _stages(text: str) -> list[dict[str, int]]:
+def _stages(text: str) -> list[dict[str, Any]]:
     try:
         pairs = [stage.split(":") for stage in text.split(",")]
-        return [{"size": int(size), "images": int(images)} for size, images in pairs]
+        return [
+            {
+                "size": int(size.removesuffix("c")),
+                "images": int(images),
+                "close_up": size.endswith("c"),
+            }
+            for size, images in pairs
+        ]
     except ValueError:
         raise BadConfig(
             f"training stages '{text}' are not size:images,size:images: write, for example,"
-            " 128:40000,256:8000"
+            " 128:40000,160c:8000,256:8000"
         ) from None

@@ -30,7 +30,7 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
         labels: class names, background first.
         source_precision: what the weights were trained as, and what is stored.
         options: the training, all options as asked.
-        commands: make the same checkpoint again, in this order; more than one where a training
+        commands: the trainings that led here, in this order; more than one where a training
             started from another's weights. ``options`` are the last one's.
         images_seen: images shown, augmented ones counted each time, over all commands.
         seconds: wall time of the training steps, over all commands.
