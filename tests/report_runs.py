@@ -70,6 +70,7 @@ ENDS: dict[tuple[str, str, str, int], tuple[State, str, str | None]] = {
     ),
     (ETINY, "tflite_float", "latency", 1): ("tainted", "other processes used 80 % of a core", None),
 }
+OK: tuple[State, None, None] = ("ok", None, None)
 NOT_RUN = (ETINY, "tvm_dense", "latency", 1)
 
 
@@ -83,7 +84,9 @@ def made_up_run(
     slower: float = 1.0,
 ) -> RunData:
     """42 planned cells with two models: 30 measured (one tainted), 11 failed, 1 not run."""
-    records, plan, artifacts = [], [], {}
+    records: list[RunRecord] = []
+    plan: list[dict[str, Any]] = []
+    artifacts: dict[str, Artifact] = {}
     for model in models:
         for exporter, runner, precision in PAIRS:
             artifact = _artifact(model, exporter, "int8" if precision == "int8" else "float32")
@@ -93,7 +96,7 @@ def made_up_run(
                 plan.append({"id": cell_id, "cell": msgspec.to_builtins(cell)})
                 if ends == NOT_RUN:
                     continue
-                state, error, log = ENDS.get(ends, ("ok", None, None))
+                state, error, log = ENDS.get(ends, OK)
                 built = state not in ("unsupported", "export-failed")
                 records.append(
                     RunRecord(

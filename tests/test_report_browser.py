@@ -197,6 +197,26 @@ def test_typing_filters(browse: Browse, page: Path, tmp_path: Path) -> None:
     assert _answer(html) == "1 of 22 rows"
 
 
+def test_links_keep_the_filter_unless_it_hides_their_row(
+    browse: Browse, page: Path, tmp_path: Path
+) -> None:
+    script = """
+        const input = document.querySelector('#filter');
+        const shown = () => document.querySelector('.controls output').value;
+        const follow = (hash) => {
+          history.replaceState(null, '', hash);
+          dispatchEvent(new Event('hashchange'));
+          return [input.value, shown()];
+        };
+        input.value = 'tainted';
+        input.dispatchEvent(new Event('input'));
+        const hidden = document.querySelector('#table-results tr[hidden]').id;
+        return [follow('#method'), follow('#' + hidden)];
+    """
+    html, _ = browse(_probe(page, tmp_path, script))
+    assert _answer(html) == [["tainted", "1 of 22 rows"], ["", "22 of 22 rows"]]
+
+
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_only_tables_and_charts_scroll_sideways(
     browse: Browse, page: Path, tmp_path: Path, width: int

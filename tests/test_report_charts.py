@@ -61,6 +61,7 @@ def test_of_equal_latencies_only_the_better_score_is_on_the_front() -> None:
     assert [point.label for point in pareto(points)] == ["high"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=20))
 def test_every_point_is_on_the_front_or_beaten(pairs: list[tuple[int, int]]) -> None:
     points = [_point(str(i), float(ms), float(score)) for i, (ms, score) in enumerate(pairs)]
@@ -78,6 +79,39 @@ def test_tradeoff_labels_every_point_and_both_axes() -> None:
     assert chart.caption.startswith("3 of 5 points are on the Pareto front")
     assert "Tainted rows are drawn" in chart.caption
     assert "middle: 5.00 ms, 60.0 %, on the front" in chart.alt
+
+
+def test_across_models_only_the_front_is_named() -> None:
+    with drawing():
+        chart = tradeoff(
+            POINTS,
+            looks(["ort_cpu"]),
+            key="k",
+            title="t",
+            score_label="mAP (%)",
+            front_labels_only=True,
+        )
+    named = {point.label for point in POINTS} & set(_texts(chart))
+    assert named == {"quick", "middle", "best"}
+    assert "Only these are named." in chart.caption
+    assert "worse: 6.00 ms" in chart.alt
+
+
+def test_a_label_goes_where_it_cannot_be_taken_for_a_neighbours() -> None:
+    with drawing():
+        _, axes = new_figure(3.0, left=0.5, right=0.1, top=0.1, bottom=0.5)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        label = "between the two"
+        place(axes, [Label(text=label, x=0.3, y=0.5)], unnamed=[(0.62, 0.5)])
+        drawn = next(text for text in axes.texts if text.get_text() == label)
+        width, _ = text_size(axes.figure, label, SMALL_PT)
+        middle, _ = axes.transData.transform(drawn.get_position())
+        own, _ = axes.transData.transform((0.3, 0.5))
+        other, _ = axes.transData.transform((0.62, 0.5))
+    gap_to_own = max(0.0, abs(middle - own) - width / 2)
+    gap_to_other = max(0.0, abs(middle - other) - width / 2)
+    assert gap_to_own < gap_to_other
 
 
 def test_svg_is_small_themed_and_has_ids_of_its_own() -> None:
@@ -149,6 +183,7 @@ def test_a_label_without_room_is_counted() -> None:
     assert "1 point has no room for a label" in _tradeoff(crowd).caption
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
 def test_spread_keeps_order_distance_and_limits(wanted: list[float]) -> None:
     placed = spread(wanted, gap=10, low=0, high=100)

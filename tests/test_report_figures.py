@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.report.evidence import facts, moment
@@ -43,6 +43,7 @@ def test_three_significant_digits(value: float, shown: str) -> None:
     assert significant(value) == shown
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-6, max_value=1e12))
 def test_significant_digits_stay_within_half_a_percent(value: float) -> None:
     shown = float(significant(value).replace(",", ""))

@@ -299,6 +299,7 @@ def test_a_run_that_was_not_started_lists_its_plan(tmp_path: Path) -> None:
     assert "42 planned cells: 0 measured, 42 not run." in tree.root.content()
 
 
+@pytest.mark.slow
 def test_two_thousand_records_take_under_ten_seconds_and_five_megabytes(tmp_path: Path) -> None:
     run = made_up_run(models=[f"model_{number:02}" for number in range(96)])
     assert len(run.records) >= 2000

@@ -18,7 +18,7 @@ from harness.report.chart_style import (
 from harness.report.chart_svg import Chart, inline
 from harness.report.figures import significant
 
-ROW_IN = 0.42
+ROW_IN = 0.44
 BAR = 0.4
 FRAME_IN = 0.62
 HATCHES = ("////", "", "\\\\\\\\")

@@ -18,6 +18,8 @@ DISTANCES_PX = (7.0, 16.0, 28.0, 42.0, 60.0, 82.0)
 ANGLES_DEG = (0, 180, 45, 315, 135, 225, 90, 270)
 MARKER_PX = 5.0
 LEADER_FROM_PX = 16.0
+ASTRAY = 60.0
+"""Cost in pixels of a place as near to another point: the reader would take it for its label."""
 
 
 class Box(NamedTuple):
@@ -33,6 +35,12 @@ class Box(NamedTuple):
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(0.0, width) * max(0.0, height)
+
+    def distance(self, spot: tuple[float, float]) -> float:
+        """From a point to the nearest edge; 0 inside."""
+        across = max(self.left - spot[0], 0.0, spot[0] - self.right)
+        up = max(self.bottom - spot[1], 0.0, spot[1] - self.top)
+        return math.hypot(across, up)
 
     def within(self, other: Box) -> bool:
         """Whether no part of this lies outside ``other``."""
@@ -54,21 +62,28 @@ class Label:
     strong: bool = False
 
 
-def place(axes: Any, labels: Sequence[Label], whiskers: Sequence[Box] = ()) -> int:
+def place(
+    axes: Any,
+    labels: Sequence[Label],
+    whiskers: Sequence[Box] = (),
+    unnamed: Sequence[tuple[float, float]] = (),
+) -> int:
     """Draw the labels, most important first; answers how many found no place.
 
-    ``whiskers`` are boxes in pixels that are better not covered. Scales and limits of the axes must
-    be set before.
+    ``whiskers`` are boxes in pixels that are better not covered, ``unnamed`` data points that have
+    a marker and no label. Scales and limits of the axes must be set before.
     """
     spots = [_pixels(axes, label.x, label.y) for label in labels]
-    markers = [Box(x - MARKER_PX, y - MARKER_PX, x + MARKER_PX, y + MARKER_PX) for x, y in spots]
+    points = [*spots, *(_pixels(axes, x, y) for x, y in unnamed)]
+    markers = [Box(x - MARKER_PX, y - MARKER_PX, x + MARKER_PX, y + MARKER_PX) for x, y in points]
     area = axes.get_window_extent()
     frame = Box(area.x0, area.y0, area.x1, area.y1)
     taken: list[Box] = []
     homeless = 0
     for label, spot in zip(labels, spots, strict=True):
         size = text_size(axes.figure, label.text, SMALL_PT, bold=label.strong)
-        found = _best(spot, size, frame, [*taken, *markers], whiskers)
+        others = [other for other in points if other != spot]
+        found = _best(spot, size, frame, [*taken, *markers], whiskers, others)
         if found is None:
             homeless += 1
             continue
@@ -84,6 +99,7 @@ def _best(
     frame: Box,
     solid: Sequence[Box],
     soft: Sequence[Box],
+    others: Sequence[tuple[float, float]],
 ) -> tuple[Box, float] | None:
     best: tuple[float, Box, float] | None = None
     for distance in DISTANCES_PX:
@@ -91,8 +107,9 @@ def _best(
             box = _box(spot, size, distance, angle)
             if not box.within(frame) or any(box.overlap(other) > 0 for other in solid):
                 continue
-            covered = sum(box.overlap(other) for other in soft)
-            cost = distance + rank + covered
+            cost = distance + rank + sum(box.overlap(other) for other in soft)
+            near = box.distance(spot) + MARKER_PX
+            cost += ASTRAY * sum(box.distance(other) < near for other in others)
             if best is None or cost < best[0]:
                 best = (cost, box, distance)
     return (best[1], best[2]) if best else None

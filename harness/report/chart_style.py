@@ -16,10 +16,10 @@ from warnings import catch_warnings, filterwarnings
 from harness.extras import require
 from harness.report.figures import significant
 
-WIDTH_IN = 5.4
+WIDTH_IN = 5.0
 POINTS_PER_INCH = 72
-FONT_PT = 9.0
-SMALL_PT = 8.0
+FONT_PT = 10.0
+SMALL_PT = 9.0
 
 
 class Paint(NamedTuple):

@@ -23,7 +23,7 @@ from harness.report.chart_svg import Chart, inline
 from harness.report.figures import significant
 
 HEIGHT_IN = 3.3
-LABEL_GAP_PX = 13.5
+LABEL_GAP_PX = 14.5
 MOST_LABEL_IN = 2.3
 
 

@@ -78,7 +78,8 @@ def tradeoff(
     soft += [whisker_box(axes, (p.ms[0], p.score[1]), (p.ms[0], p.score[2])) for p in points] + [
         whisker_box(axes, (p.ms[1], p.score[0]), (p.ms[2], p.score[0])) for p in points
     ]
-    homeless = place(axes, labels, soft)
+    unnamed = [(p.ms[0], p.score[0]) for p in ranked[len(labels) :]]
+    homeless = place(axes, labels, soft, unnamed)
     alt = "; ".join(
         f"{p.label}: {significant(p.ms[0])} ms, {percent(p.score[0] / 100)} %"
         f"{', on the front' if p in front else ''}"
@@ -87,7 +88,7 @@ def tradeoff(
     return Chart(
         key=key,
         title=title,
-        caption=_caption(points, front, homeless),
+        caption=_caption(points, front, homeless, len(unnamed)),
         alt=alt,
         svg=inline(figure, key=key, title=title, alt=alt),
     )
@@ -146,12 +147,13 @@ def _set_axes(axes: Any, points: Sequence[Point], score_label: str) -> None:
     axes.set_ylabel(score_label)
 
 
-def _caption(points: Sequence[Point], front: Sequence[Point], homeless: int) -> str:
+def _caption(points: Sequence[Point], front: Sequence[Point], homeless: int, unnamed: int) -> str:
     said = (
         f"{len(front)} of {count(len(points), 'point')}"
         f" {'is' if len(front) == 1 else 'are'} on the Pareto front (bold, dashed line): no other"
         " is both faster and more accurate."
     )
+    said += " Only these are named." if unnamed else ""
     if homeless:
         said += f" {count(homeless, 'point has', 'points have')} no room for a label."
     if not all(p.counts for p in points):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness import stats
 from harness.records import RunRecord
 from harness.report import measured, scores
-from harness.report.figures import minus, significant
+from harness.report.figures import count, minus, significant
 from harness.report.join import Entry, Joined
 from harness.report.tables import Column, Line, Table, Value, blank, text
 from harness.report.timings import END_TO_END, INFERENCE, Timings
@@ -178,7 +178,10 @@ def _samples(record: RunRecord) -> Value:
     rounds = found.conditions.get("rounds")
     note = ""
     if isinstance(rounds, list | tuple) and rounds:
-        note = f"in {len(rounds)} round{'s' if len(rounds) > 1 else ''}"
+        note = f"in {count(len(rounds), 'round')}"
+    batch = found.conditions.get("batched_by")
+    if isinstance(batch, int) and batch > 1:
+        note += f", each the mean of {batch:,} calls"
     return Value(text=f"{len(found.samples):,}", sort=len(found.samples), note=note)
 
 
@@ -251,7 +254,7 @@ def _parity_line(entries: Sequence[Entry]) -> Line:
                 for key in MATCHES
             ),
             Value(
-                text=f"{len(entries)} cell{'s' if len(entries) > 1 else ''}",
+                text=count(len(entries), "cell"),
                 sort=len(entries),
                 marks=("parity-failed",) if failed else (),
                 note=_agreement(values, len(entries)),

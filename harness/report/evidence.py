@@ -27,7 +27,9 @@ MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Planned cells that ended alike without figures. ``logs`` are (cell, excerpt)."""
+    """Planned cells that ended alike without figures. ``logs`` are (cells, excerpt);
+    the cells are left out where all share one log.
+    """
 
     state: str
     meaning: str
@@ -70,7 +72,7 @@ def _missing(entries: Sequence[Entry]) -> Missing:
         runner=first.runner,
         reason=reason,
         cells=tuple((_cell_label(entry), entry.cell_id, anchor(entry)) for entry in entries),
-        logs=tuple(("; ".join(cells), log) for log, cells in logs.items()),
+        logs=tuple(("; ".join(cells) if len(logs) > 1 else "", log) for log, cells in logs.items()),
     )
 
 

@@ -18,6 +18,9 @@ def method(margin: float) -> tuple[tuple[str, tuple[str, ...]], ...]:
                 " supervising process sleeps while it is timed.",
                 "Cells to be compared are interleaved in shuffled rounds: what changes on the"
                 " machine over time falls on all of them. The seed of the order is stored.",
+                "Inputs take turns, so that no runtime sees the same one twice in a row, and some"
+                " timed calls keep their outputs, which must equal those of untimed calls.",
+                "A call too short for the clock is timed in batches, and the row says so.",
                 "Timing stops only when both the least time and the least number of samples of the"
                 " tier are reached. Tier smoke is for tests, not for comparisons.",
                 f"A percentile is shown only when the samples support it at 99 % confidence: p50"

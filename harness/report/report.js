@@ -108,10 +108,14 @@
   if (results) {
     const { input, output } = filterable(results);
     const follow = () => {
-      const key = wanted().get("sort");
+      const state = wanted();
+      const key = state.get("sort");
       if (key) sort(results, key.replace(/^-/, ""), key.startsWith("-") ? "descending" : "ascending");
-      input.value = wanted().get("filter") ?? "";
+      const target = document.getElementById(location.hash.slice(1));
+      if (key || state.has("filter")) input.value = state.get("filter") ?? "";
+      else if (target?.hidden) input.value = "";
       filter(results, input.value, output);
+      if (target?.matches("tr")) target.scrollIntoView({ block: "center" });
     };
     follow();
     addEventListener("hashchange", follow);
