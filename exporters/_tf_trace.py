@@ -49,7 +49,7 @@ def trace(network: Any, shape: tuple[int, int, int, int]) -> Traced:
             program = torch.export.export(network, (torch.zeros(shape),))
     except Exception as error:  # torch.export fails with errors of many kinds
         raise ExportFailed(
-            f"torch.export cannot trace the network on a {shape} image ({_first_line(error)}):"
+            f"torch.export cannot trace the network on a {shape} image ({first_line(error)}):"
             " make its forward free of branches that depend on values"
         ) from error
     traced = Traced(
@@ -66,7 +66,8 @@ def op_name(node: Any) -> str:
     return str(node.target).split(".")[1]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that frameworks add; its type where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 

@@ -26,4 +26,4 @@ class TfliteFloat(Exporter):
 
     def export(self, job: ExportJob) -> Exported:
         """Write ``model.tflite``."""
-        return export(job, lambda _tf, _converter: None)
+        return export(job, lambda _, data: data)

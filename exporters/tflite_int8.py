@@ -1,10 +1,10 @@
 """TensorFlow Lite, full integer: int8 weights per output channel, int8 activations per tensor.
 
 Format: https://ai.google.dev/edge/litert/models/post_training_quantization (Apache-2.0); scheme of
-Jacob et al. 2018, arXiv 1712.05877. The ranges of the activations are the extremes over the
-calibration images. Tensors: image (1, h, w, 3); logits (1, priors, classes), offsets
-(1, priors, 4); float32 with one QUANTIZE and two DEQUANTIZE inside (``io=float32``), or int8 with
-scale and zero point (``io=int8``), which NPUs want.
+Jacob et al. 2018, arXiv 1712.05877. The range of an activation is the one with the least squared
+error over the calibration images (`exporters._tf_ranges`). Tensors: image (1, h, w, 3); logits
+(1, priors, classes), offsets (1, priors, 4); float32 with one QUANTIZE and two DEQUANTIZE inside
+(``io=float32``), or int8 with scale and zero point (``io=int8``), which NPUs want.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters._tf_lite import FILE, export, operators
+from exporters._tf_file import operators
+from exporters._tf_lite import export
+from exporters._tf_ranges import with_ranges
+from exporters._tf_trace import first_line
 from harness.errors import ExportFailed
+from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
 from harness.records import ModelSpec, Options, Scalar
 
@@ -32,7 +36,7 @@ class TfliteInt8(Exporter):
     format = "tflite"
     precision: ClassVar[Literal["float32", "int8"]] = "int8"
     calibrates = True
-    modules = ("torch", "tensorflow")
+    modules = ("torch", "tensorflow", "ai_edge_litert")
     extra = "tflite"
     options: ClassVar[Options] = {"io": "float32"}
 
@@ -49,34 +53,37 @@ class TfliteInt8(Exporter):
         if calibration is None:
             raise ExportFailed(f"{self.name} needs calibration images: name a data set for them")
 
-        def configure(tf: Any, converter: Any) -> None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: _nhwc(calibration)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            io = getattr(tf, str(job.options["io"]))
-            converter.inference_input_type = converter.inference_output_type = io
+        def quantized(tf: Any, data: bytes) -> bytes:
+            ranged = with_ranges(data, _nhwc(calibration))
+            return _quantize(ranged, getattr(tf, str(job.options["io"])))
 
-        exported = export(job, configure)
-        _refuse_float((job.folder / FILE).read_bytes())
-        return exported
+        return export(job, quantized)
 
 
-def _nhwc(calibration: Callable[[], Iterator[NDArray[np.float32]]]) -> Iterator[list[Any]]:
-    """The calibration images in NHWC, each in a list of one, as the converter wants them."""
-    empty = True
-    for image in calibration():
-        empty = False
-        yield [np.ascontiguousarray(image.transpose(0, 2, 3, 1))]
-    if empty:
-        raise ExportFailed("there are no calibration images: name a data set that has some")
+def _nhwc(
+    calibration: Callable[[], Iterator[NDArray[np.float32]]],
+) -> Iterator[NDArray[np.float32]]:
+    return (np.ascontiguousarray(image.transpose(0, 2, 3, 1)) for image in calibration())
 
 
-def _refuse_float(data: bytes) -> None:
-    """Raise ExportFailed where an operator between the file's edges computes in float."""
+def _quantize(data: bytes, io: Any) -> bytes:
+    """The integer file of a float file with ranges; ``io`` is TensorFlow's data type.
+
+    Raises:
+        ExportFailed: the quantizer refuses, or leaves an operator in float.
+    """
+    # No public name; it is what the public converter calls once its calibrator has run.
+    convert = require("tensorflow.lite.python.convert", extra="tflite")
+    try:
+        made = bytes(convert.mlir_quantize(data, input_data_type=io, output_data_type=io))
+    except Exception as error:  # the quantizer fails with errors of many kinds, some pages long
+        raise ExportFailed(
+            f"TensorFlow cannot quantize the network ({first_line(error)}): use tflite_float"
+        ) from error
     left = sorted(
         {
             operator.name
-            for operator in operators(data)
+            for operator in operators(made)
             if operator.name not in EDGES and "FLOAT32" in operator.inputs + operator.outputs
         }
     )
@@ -85,3 +92,4 @@ def _refuse_float(data: bytes) -> None:
             f"the converter left {', '.join(left)} in float, expected integers only:"
             " use tflite_float, or replace the operator in the network"
         )
+    return made

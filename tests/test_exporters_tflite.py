@@ -25,8 +25,10 @@ litert = pytest.importorskip("ai_edge_litert.interpreter", reason="runs what was
 from torch import Tensor, nn  # noqa: E402  # after the skip
 from torch.nn import functional  # noqa: E402  # after the skip
 
+from exporters._tf_file import Operator, operator_names, operators, parse  # noqa: E402  # after the skip
 from exporters._tf_graph import translate  # noqa: E402  # after the skip
-from exporters._tf_lite import FILE, Operator, operators  # noqa: E402  # after the skip
+from exporters._tf_lite import FILE  # noqa: E402  # after the skip
+from exporters._tf_ranges import Observed, closest_range, observe  # noqa: E402  # after the skip
 from exporters._tf_trace import trace  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
@@ -140,8 +142,8 @@ def test_int8_file_is_close_to_the_network(
 ) -> None:
     reference = expect(tiny_spec.build(), tiny_images)
     logits, offsets = run(int8_file, tiny_images)
-    assert sqnr_db(reference[0], logits) >= 21  # 23.6 measured
-    assert sqnr_db(reference[1], offsets) >= 22  # 25.2 measured
+    assert sqnr_db(reference[0], logits) >= 21  # 23.0 measured
+    assert sqnr_db(reference[1], offsets) >= 22  # 24.1 measured
 
 
 def test_float_file_holds_no_other_operators_than_the_network(float_file: Made) -> None:
@@ -244,6 +246,61 @@ def test_a_calibration_image_that_cannot_be_read_says_so(
 
     with pytest.raises(BadImage, match=r"a\.jpg is empty"):
         make("tflite_int8", tiny_spec, tmp_path, calibration=broken)
+
+
+def seen(values: NDArray[np.float64]) -> Observed:
+    return Observed(
+        low=min(0.0, float(values.min())),
+        high=max(0.0, float(values.max())),
+        samples=[values.astype(np.float32)],
+    )
+
+
+def test_range_covers_what_is_evenly_spread() -> None:
+    assert closest_range([seen(np.linspace(-1, 3, 2001))]) == pytest.approx((-1, 3))
+
+
+def test_range_weighs_a_rare_outlier_against_the_steps_of_all_others() -> None:
+    values = np.append(np.random.default_rng(0).uniform(0, 1, 100_000), 100.0)
+    _, high = closest_range([seen(values)])
+    # Cut at c, it costs (100 - c)^2 once; steps of c / 255 cost each other value c^2 / 780,300.
+    assert high == pytest.approx(100 / 1.128, rel=0.1)
+    unsampled = Observed(low=0.0, high=100.0, samples=[values[:-1].astype(np.float32)])
+    assert closest_range([unsampled])[1] < 10
+
+
+def test_range_of_tensors_that_share_a_scale_covers_both() -> None:
+    group = [seen(np.linspace(-2, 0, 1001)), seen(np.linspace(0, 5, 1001))]
+    assert closest_range(group) == pytest.approx((-2, 5))
+
+
+def test_range_of_nothing_but_zeros_has_a_width() -> None:
+    low, high = closest_range([seen(np.zeros(9))])
+    assert low == 0 < high
+
+
+def test_ranges_are_seen_before_an_operator_in_place_overwrites_them(
+    float_file: Made, tiny_spec: ModelSpec, tiny_images: Images
+) -> None:
+    """TensorFlow's calibrator gives the input of the residual addition the range of the sum."""
+    data = float_file.path.read_bytes()
+    model = parse(data)
+    (graph,) = model.subgraphs
+    addition = graph.operators[operator_names(model).index("ADD")]
+    tensors = [int(index) for index in (*addition.inputs, *addition.outputs)]
+    images = (image[None].transpose(0, 2, 3, 1).copy() for image in tiny_images)
+    found = observe(data, tensors, images)
+
+    network = tiny_spec.build()
+    with torch.inference_mode():
+        stem = network.stem(torch.from_numpy(tiny_images))
+        branch = network.bottleneck(stem)
+    expected = {
+        (min(0.0, float(tensor.min())), float(tensor.max()))
+        for tensor in (stem, branch, stem + branch)
+    }
+    got = {(observed.low, observed.high) for observed in found.values()}
+    assert sorted(got) == [pytest.approx(pair, rel=1e-4) for pair in sorted(expected)]
 
 
 class Pair(nn.Module):  # type: ignore[misc]  # importorskip makes nn Any
