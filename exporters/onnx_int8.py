@@ -1,0 +1,66 @@
+"""ONNX, int8: static quantization in the QDQ form.
+
+Format: https://onnx.ai (Apache-2.0), quantized by ONNX Runtime (MIT): activations uint8 per tensor,
+weights int8 per output channel, scheme of Jacob et al. 2018, arXiv 1712.05877. Options:
+``calibration`` chooses the ranges (``minmax``: the extremes over the calibration images;
+``entropy``, ``percentile``: by histograms, slower); ``reduce_range`` uses 7 bits of the weights,
+for x86 CPUs without VNNI, whose 16-bit sums saturate otherwise; ``opset``. Tensors: image
+(1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4), all float32.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, Literal
+
+from exporters._capture import bad_choice, bad_count, tensors, toolchain
+from exporters._onnx import FILE, OPSET, OPSETS, float_model, write
+from exporters._ort_quantize import CALIBRATIONS, quantize
+from harness.extras import require
+from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
+from harness.records import ModelSpec, Options, Scalar
+
+
+@EXPORTERS.register
+class OnnxInt8(Exporter):
+    """Calibrated on images."""
+
+    name = "onnx_int8"
+    format = "onnx"
+    precision: ClassVar[Literal["float32", "int8"]] = "int8"
+    calibrates = True
+    modules = ("torch", "onnx", "onnxscript", "onnxruntime")
+    extra = "onnx"
+    options: ClassVar[Options] = {"calibration": "minmax", "reduce_range": False, "opset": OPSET}
+
+    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
+        """An unknown calibration method, or an operator set out of range."""
+        del spec  # any model
+        return bad_choice("calibration", options["calibration"], CALIBRATIONS) or bad_count(
+            "opset", options["opset"], *OPSETS
+        )
+
+    def export(self, job: ExportJob) -> Exported:
+        """Write ``model.onnx``."""
+        model = float_model(job, opset=int(job.options["opset"] or OPSET))
+        path = job.folder / FILE
+        with ExitStack() as stack:
+            stack.enter_context(toolchain("ONNX Runtime", job.spec.name))
+            # histogram calibration reports its progress by print
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="detbench-")))
+            write(model, scratch / FILE)
+            quantize(
+                scratch / FILE,
+                path,
+                job,
+                method=str(job.options["calibration"]),
+                reduce_range=bool(job.options["reduce_range"]),
+            )
+            require("onnx", extra="onnx").checker.check_model(str(path), full_check=True)
+        inputs, outputs = tensors(job.spec)
+        return Exported(files=[FILE], inputs=inputs, outputs=outputs, toolchain={})

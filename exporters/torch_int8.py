@@ -1,0 +1,47 @@
+"""PyTorch, int8, by PT2E quantization (torchao) and AOTInductor.
+
+PT2E: https://docs.pytorch.org/ao/stable/pt2e_quantization/index.html (BSD-3), with the quantizer
+for Inductor on x86: activations uint8 per tensor, weights int8 per output channel, the outputs of
+the heads stay float. Option ``package``: ``aoti`` compiles the integer kernels for this CPU and
+needs a C++ compiler; ``export`` keeps the quantized graph, which runs anywhere but converts back to
+float for every convolution, slower than float itself. Neither needs the model class or torchao
+where it runs. Tensors: image (1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4),
+all float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from exporters._aoti import missing_compiler
+from exporters._capture import bad_choice
+from exporters._packages import FORMATS, write_package
+from exporters._pt2e import quantize
+from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
+from harness.records import ModelSpec, Options, Scalar
+
+
+@EXPORTERS.register
+class TorchInt8(Exporter):
+    """Calibrated on images; option ``package``."""
+
+    name = "torch_int8"
+    format = "torch_aoti"
+    precision: ClassVar[Literal["float32", "int8"]] = "int8"
+    calibrates = True
+    modules = ("torch", "torchao")
+    extra = "torch"
+    options: ClassVar[Options] = {"package": "aoti"}
+
+    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
+        """An unknown package, or no compiler for ``package=aoti``."""
+        del spec  # any model
+        wrong = bad_choice("package", options["package"], FORMATS)
+        if wrong or options["package"] == "export":
+            return wrong
+        return missing_compiler(self.name)
+
+    def export(self, job: ExportJob) -> Exported:
+        """Write ``model.pt2``."""
+        return write_package(quantize(job), job)

@@ -1,0 +1,108 @@
+"""ONNX Runtime on the CPU (https://onnxruntime.ai, MIT).
+
+Runs ``.onnx`` files with the CPU execution provider alone; needs neither onnx nor torch. Tensors
+are found by the names in the manifest; image (n, 3, h, w), logits (n, priors, classes), offsets
+(n, priors, 4), float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ArtifactDamaged, BadInput
+from harness.extras import require
+from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.records import Artifact
+
+
+@RUNNERS.register
+class OrtCpu(Runner):
+    """``InferenceSession`` with as many intra-op threads as asked for, run sequentially."""
+
+    name = "ort_cpu"
+    formats = frozenset({"onnx"})
+    modules = ("onnxruntime",)
+    extra = "ort"
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load the file and let ONNX Runtime optimize it.
+
+        Raises:
+            ArtifactDamaged: not an ONNX file, or not the one that the manifest describes.
+        """
+        ort = require("onnxruntime", extra=self.extra)
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        settings.log_severity_level = 3  # errors: a warning here is about speed on other devices
+        try:
+            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
+        except Exception as error:  # ONNX Runtime's own kinds share no base but this
+            raise ArtifactDamaged(
+                f"{path} cannot be loaded by ONNX Runtime {ort.__version__}"
+                f" ({_first_line(error)}): export {artifact.model} again"
+            ) from error
+        return OrtSession(session, path, artifact, str(ort.__version__))
+
+
+class OrtSession(Session):
+    """One ``InferenceSession``; each answer's arrays are the caller's."""
+
+    def __init__(self, session: Any, path: Path, artifact: Artifact, version: str) -> None:
+        (image,) = artifact.inputs
+        wanted = [spec.name for spec in artifact.outputs]
+        found = {node.name: node.shape for node in session.get_inputs()}
+        if not _fits(found.get(image.name, ()), image.shape):
+            raise ArtifactDamaged(
+                f"{path} has the inputs {found}, its manifest says {image.name} {image.shape}:"
+                " use the manifest that was written with this file"
+            )
+        missing = set(wanted) - {node.name for node in session.get_outputs()}
+        if missing:
+            raise ArtifactDamaged(
+                f"{path} has no output {', '.join(sorted(missing))}:"
+                " use the manifest that was written with this file"
+            )
+        self._run: Any = session.run
+        self._input, self._outputs, self._shape = image.name, wanted, image.shape
+        self.versions: Mapping[str, str] = {"onnxruntime": version}
+
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Run one batch of the file's own size.
+
+        Raises:
+            BadInput: another shape or data type than the file's input.
+        """
+        if images.shape != self._shape or images.dtype != np.float32:
+            raise BadInput(
+                f"the file takes float32 images of shape {self._shape}, got {images.dtype} of"
+                f" shape {images.shape}: prepare them as the manifest's input tensor says"
+            )
+        if self._run is None:
+            raise BadInput("the session is closed: open the artifact again")
+        return RawOutputs(*self._run(self._outputs, {self._input: images}))
+
+    def close(self) -> None:
+        """Free the weights and end the threads."""
+        self._run = None
+
+
+def _fits(found: Sequence[int | str | None], shape: Sequence[int]) -> bool:
+    """Whether a model's input takes ``shape``; a size that is not a number takes any."""
+    return len(found) == len(shape) and all(
+        not isinstance(size, int) or size == asked for size, asked in zip(found, shape, strict=True)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

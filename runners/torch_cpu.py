@@ -1,0 +1,165 @@
+"""PyTorch on the CPU (https://pytorch.org, BSD-3), without the model class.
+
+Runs two kinds of ``.pt2`` file: a captured graph (format ``torch_export``), operator by operator,
+and a library that AOTInductor compiled from one (``torch_aoti``), which fits only CPUs that have
+the instructions it was compiled for. Needs torch alone: no torchao, no compiler. Tensors: image
+(n, 3, h, w), logits (n, priors, classes), offsets (n, priors, 4), float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ArtifactDamaged, BadInput, Unsupported
+from harness.extras import require
+from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.records import Artifact
+
+Call = Callable[[Any], Any]
+
+_CPU_FLAGS = {
+    "AVX2": "avx2",
+    "AVX512": "avx512f",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "AMX_TILE": "amx_tile",
+}
+"""Inductor's names of instruction sets, with the flag in ``/proc/cpuinfo`` that promises each."""
+
+
+@RUNNERS.register
+class TorchCpu(Runner):
+    """torch with as many OpenMP threads as asked for."""
+
+    name = "torch_cpu"
+    formats = frozenset({"torch_export", "torch_aoti"})
+    modules = ("torch",)
+    extra = "torch"
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load the file.
+
+        Raises:
+            ArtifactDamaged: not a file of the format that its manifest says.
+            Unsupported: it was compiled for a CPU with instructions that this one lacks.
+        """
+        if "torch" not in sys.modules:
+            os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        torch = require("torch", extra=self.extra)
+        torch.set_num_threads(options.threads)
+        with contextlib.suppress(RuntimeError):  # it can be set once, and an earlier open did
+            torch.set_num_interop_threads(1)
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        load = _load_package if artifact.format == "torch_aoti" else _load_graph
+        try:
+            call = load(torch, path)
+        except (Unsupported, MemoryError):
+            raise
+        except Exception as error:  # a broken file fails in many ways inside torch
+            made_with = artifact.toolchain.get("torch", "another version")
+            raise ArtifactDamaged(
+                f"{path} cannot be loaded as {artifact.format} ({_first_line(error)}): it was made"
+                f" with torch {made_with}, this is {torch.__version__};"
+                f" export {artifact.model} again"
+            ) from error
+        return TorchSession(torch, call, artifact)
+
+
+class TorchSession(Session):
+    """One loaded file."""
+
+    def __init__(self, torch: Any, call: Call, artifact: Artifact) -> None:
+        self._torch = torch
+        self._call: Call | None = call
+        self._shape = artifact.inputs[0].shape
+        self.versions: Mapping[str, str] = {"torch": torch.__version__}
+
+    def run(self, images: NDArray[Any]) -> RawOutputs:
+        """Run one batch of the file's own size. The answer's arrays are the caller's.
+
+        Raises:
+            BadInput: another shape or data type than the file's input.
+        """
+        if images.shape != self._shape or images.dtype != np.float32:
+            raise BadInput(
+                f"the file takes float32 images of shape {self._shape}, got {images.dtype} of"
+                f" shape {images.shape}: prepare them as the manifest's input tensor says"
+            )
+        if self._call is None:
+            raise BadInput("the session is closed: open the artifact again")
+        with self._torch.inference_mode():
+            logits, offsets = self._call(self._torch.from_numpy(images))
+        return RawOutputs(logits.numpy(), offsets.numpy())
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._call = None
+
+
+def _load_graph(torch: Any, path: Path) -> Call:
+    # registers the operators of a quantized graph, which torch itself does not do at import
+    require("torch.ao.quantization.fx._decomposed", extra="torch")
+    module: Call = torch.export.load(path).module(check_guards=False)
+    return module
+
+
+def _load_package(_torch: Any, path: Path) -> Call:
+    _refuse_foreign(path, _metadata(path))
+    inductor = require("torch._inductor", extra="torch")
+    with warnings.catch_warnings():
+        # torch.jit's own import, on the way to torch._inductor
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script")
+        package: Call = inductor.aoti_load_package(str(path), run_single_threaded=True)
+    return package
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What the compiler wrote down about the machine it compiled for."""
+    with zipfile.ZipFile(path) as package:
+        for name in package.namelist():
+            if name.endswith("wrapper_metadata.json"):
+                found: dict[str, str] = json.loads(package.read(name))
+                return found
+    raise ValueError("the archive holds no compiled model")
+
+
+def _refuse_foreign(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise Unsupported where running the library would end in an illegal instruction."""
+    machine = metadata.get("AOTI_MACHINE", platform.machine())
+    lacks = [machine] if machine != platform.machine() else []
+    flags = cpu_flags()
+    if flags and not lacks:
+        wanted = metadata.get("AOTI_CPU_ISA", "").split()
+        lacks = [name for name in wanted if _CPU_FLAGS.get(name, "") not in {"", *flags}]
+    if lacks:
+        raise Unsupported(
+            f"{path} was compiled for a CPU with {', '.join(lacks)}, which this one is not:"
+            " export again on this machine, or with package=export"
+        )
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of this CPU, empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags"))
+    return frozenset(next(lines, "").split())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
