@@ -81,6 +81,11 @@ def test_tradeoff_labels_every_point_and_both_axes() -> None:
     assert "middle: 5.00 ms, 60.0 %, on the front" in chart.alt
 
 
+def test_without_a_row_that_counts_there_is_no_front() -> None:
+    chart = _tradeoff([_point("busy", 2.0, 40.0, counts=False)])
+    assert chart.caption == "Every row is tainted, so no Pareto front is drawn."
+
+
 def test_across_models_only_the_front_is_named() -> None:
     with drawing():
         chart = tradeoff(

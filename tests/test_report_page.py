@@ -218,12 +218,20 @@ def test_an_unlicensed_percentile_is_blank_and_says_why(tree: Tree) -> None:
 def test_marks_are_words(tree: Tree) -> None:
     assert "unstable" in _row(tree, "mb2", "torch_float", "1")["marks"]
     assert "recommended" in _row(tree, "mb2", "onnx_int8", "2")["marks"]
-    tainted = _row(tree, "etiny", "tflite_float", "1")["marks"]
-    assert tainted.startswith("tainted latency")
-    assert "other processes used 80 % of a core" in tainted
-    leak = _row(tree, "etiny", "tflite_int8", "1")["marks"]
-    assert "calibration leak" in leak
-    assert "3 scored images" in leak
+    assert _row(tree, "etiny", "tflite_float", "1")["marks"].startswith("tainted latency")
+    assert "calibration leak" in _row(tree, "etiny", "tflite_int8", "1")["marks"]
+
+
+def test_marks_lead_to_their_reasons(tree: Tree) -> None:
+    reasons = {
+        "etinynet_ssd_lite-tflite_float-latency-t1": "other processes used 80 % of a core",
+        "etinynet_ssd_lite-tflite_int8-accuracy-t1": "3 scored images also chose its ranges",
+    }
+    links = {e.attributes["href"] for e in tree.root.find("a") if e.content() == "why"}
+    assert links == {f"#cell-1-{name}" for name in reasons}
+    lines = {e.attributes["id"]: e.content() for e in tree.root.every() if "id" in e.attributes}
+    for name, reason in reasons.items():
+        assert reason in lines[f"cell-1-{name}"]
 
 
 def test_a_half_measured_row_links_to_the_reason(tree: Tree, source: str) -> None:

@@ -148,6 +148,8 @@ def _set_axes(axes: Any, points: Sequence[Point], score_label: str) -> None:
 
 
 def _caption(points: Sequence[Point], front: Sequence[Point], homeless: int, unnamed: int) -> str:
+    if not front:
+        return "Every row is tainted, so no Pareto front is drawn."
     said = (
         f"{len(front)} of {count(len(points), 'point')}"
         f" {'is' if len(front) == 1 else 'are'} on the Pareto front (bold, dashed line): no other"

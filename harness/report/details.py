@@ -87,9 +87,18 @@ def _seconds(record: RunRecord, *, inside: bool) -> Value:
 
 
 def _state(record: RunRecord) -> Value:
-    marks = ("tainted",) if record.state == "tainted" else ()
-    shown = "" if marks else record.state
-    return Value(text=shown, sort=record.state, marks=marks, note=record.error or "")
+    marks = ["tainted"] if record.state == "tainted" else []
+    reasons = [record.error] if record.error else []
+    leaked = measured.leaked_images(record)
+    if leaked:
+        marks.append("calibration leak")
+        reasons.append(f"{count(leaked, 'scored image')} also chose its ranges")
+    return Value(
+        text="" if "tainted" in marks else record.state,
+        sort=record.state,
+        marks=tuple(marks),
+        note="; ".join(reasons),
+    )
 
 
 def latency_table(joined: Joined, timings: Timings) -> Table:

@@ -92,6 +92,12 @@ def change(row: Row, reference: Row | None, metric: str) -> Value:
     )
 
 
+def leaked_images(record: RunRecord | None) -> int:
+    """Scored images that also chose the quantization ranges; should be 0."""
+    found = record.measurement("accuracy.calibration_overlap") if record else None
+    return int(found.value or 0) if found else 0
+
+
 def size(record: RunRecord | None) -> Value:
     """Bytes of the model files in MB."""
     if record is None or not record.artifact_size_bytes:

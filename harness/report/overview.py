@@ -99,22 +99,23 @@ def _plain(value: Value) -> Value:
 
 
 def _marks(row: Row, timings: Timings, chosen: frozenset[str], smoke: frozenset[int]) -> Value:
+    """What qualifies a row, in a word each; the details say why."""
     marks = [RECOMMENDED] if row.key in chosen else []
     if row.run in smoke and row.latency:
         marks.append("smoke")
     if timings.unstable(row):
         marks.append("unstable")
-    reasons = []
-    for record in (row.accuracy, row.latency):
-        if record and record.state == "tainted":
-            marks.append(f"tainted {record.cell.measure}")
-            reasons.append(record.error or "no reason given")
-    overlap = row.accuracy.measurement("accuracy.calibration_overlap") if row.accuracy else None
-    if overlap is not None and overlap.value:
+    explained = []
+    for entry in (row.accuracy_entry, row.latency_entry):
+        if entry and entry.state == "tainted":
+            marks.append(f"tainted {entry.cell.measure}")
+            explained.append(entry)
+    if row.accuracy_entry and measured.leaked_images(row.accuracy):
         marks.append("calibration leak")
-        reasons.append(f"{count(overlap.value, 'scored image')} also chose its ranges")
+        explained.append(row.accuracy_entry)
+    href = f"#{measured.anchor(explained[0])}" if explained else ""
     return Value(
-        marks=tuple(marks), sort=" ".join(marks) or None, note="; ".join(dict.fromkeys(reasons))
+        marks=tuple(marks), sort=" ".join(marks) or None, note="why" if href else "", href=href
     )
 
 

@@ -65,7 +65,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _markdown_value(value: Value) -> str:
-    extra = [*value.marks, *([value.note] if value.note else [])]
+    link_only = bool(value.href and value.marks)
+    extra = [*value.marks, *([value.note] if value.note and not link_only else [])]
     shown = value.text if value.text or extra else value.shown
     text = f"{shown} ({'; '.join(extra)})" if extra and shown else shown or "; ".join(extra)
     return escape_markdown(text)
