@@ -53,6 +53,7 @@ class Run(Record, frozen=True, kw_only=True):
     images: int
     plan: tuple[PlannedId, ...]
     noise_floor: float | None = None
+    left_out: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 

@@ -9,10 +9,21 @@ import msgspec
 
 from harness.plan import Plan
 from harness.progress import clock
-from harness.records import RunRecord
+from harness.records import Measurement, RunRecord
 from harness.stats import percentile
 
-HEADER = ("model", "exporter", "runner", "threads", "mAP@.5", "95 %", "p50 ms", "p90 ms", "MB")
+HEADER = (
+    "model",
+    "exporter",
+    "runner",
+    "threads",
+    "mAP %",
+    "95 %",
+    "mAP@.5 %",
+    "p50 ms",
+    "p90 ms",
+    "MB",
+)
 
 
 def describe_plan(plan: Plan, expected_s: float, *, as_json: bool) -> str:
@@ -63,7 +74,8 @@ def _key(record: RunRecord) -> tuple[str, str, str, str]:
 def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
     record = timed or scored
     assert record is not None
-    score = scored.measurement("accuracy.voc12_map") if scored else None
+    score = scored.measurement("accuracy.coco_map") if scored else None
+    half = scored.measurement("accuracy.coco_map50") if scored else None
     inference = timed.measurement("latency.inference") if timed else None
     samples = inference.samples if inference else ()
     size = record.artifact_size_bytes
@@ -72,13 +84,21 @@ def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
         record.cell.exporter,
         record.cell.runner,
         str(record.cell.threads) if timed else "",
-        f"{score.value:.3f}" if score and score.value is not None else "",
-        "{:.3f}–{:.3f}".format(*score.conditions["ci95"])
-        if score and score.value is not None
-        else "",
+        _percent(score.value if score else None),
+        _interval(score),
+        _percent(half.value if half else None),
         *(_milliseconds(percentile(samples, p) if samples else None) for p in (50, 90)),
         f"{size / 1e6:.2f}" if size else "",
     )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.1f}"
+
+
+def _interval(score: Measurement | None) -> str:
+    limits = score.conditions.get("ci95") if score else None
+    return "" if limits is None else "–".join(_percent(limit) for limit in limits)
 
 
 def _milliseconds(value: float | None) -> str:
