@@ -35,6 +35,7 @@ class Step:
         channels: (in, out).
         weight: (out, in / groups, kh, kw); like ``bias`` (out,), float64 until it is packed.
         after: what follows the sums, each with the variable or the (scale, shift) that it needs.
+        first: of a depthwise convolution or a pool, the convolution that it alone reads.
     """
 
     kind: Literal["conv", "pool", "values", "relax"]
@@ -47,6 +48,14 @@ class Step:
     weight: Doubles = field(default_factory=lambda: np.zeros(0))
     bias: Doubles = field(default_factory=lambda: np.zeros(0))
     after: list[tuple[After, Any]] = field(default_factory=list)
+    first: Step | None = None
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each output channel reads one input channel."""
+        return self.kind == "pool" or (
+            self.kind == "conv" and self.groups == self.channels[0] == self.channels[1]
+        )
 
     @property
     def linear(self) -> bool:
@@ -79,6 +88,7 @@ class Reader:
         self._uses = self._count([*(b.value for b in bindings), self.result])
         for binding in bindings:
             self._read(binding.var, binding.value)
+        self._join()
 
     def constant(self, expr: Any) -> NDArray[Any] | None:
         """The value of a constant expression, or None."""
@@ -159,6 +169,14 @@ class Reader:
             del self._producer[step.out]
         step.out = var
         return self._add(step)
+
+    def _join(self) -> None:
+        """Give depthwise convolutions and pools the convolution that they alone read."""
+        for step in list(self.steps):
+            before = self._only_use(step.source) if step.depthwise else None
+            if before is not None and before.kind == "conv" and before.groups == 1:
+                step.first = before
+                self.steps.remove(before)
 
     def _read_conv2d(self, var: Any, expr: Any) -> bool:
         weight = self.constant(expr.args[1])

@@ -7,16 +7,18 @@ ones run on the blocked buffer as it is. Conversions are written where the two m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import _tvm_conv, _tvm_depthwise, _tvm_layout
+from exporters import _tvm_conv, _tvm_conv_tile, _tvm_depthwise, _tvm_fused, _tvm_layout
 from exporters._tvm_after import Add, Affine
 from exporters._tvm_graph import Reader, Step, shape_of
 from exporters._tvm_target import CpuTarget
@@ -92,48 +94,86 @@ class _Lowering:
             return self._other(step)
         if step.kind == "values":
             return self._value_by_value(step)
-        depthwise = step.kind == "conv" and step.groups == step.channels[0] == step.channels[1]
-        if step.kind == "pool" or (depthwise and step.groups > 1):
-            return self._depthwise(step)
-        return self._conv(step) if step.groups == 1 else self._grouped(step)
+        if step.groups == 1 and step.kind == "conv":
+            return self._conv(step)
+        if step.first is not None:
+            return self._fused(step, step.first)
+        return self._depthwise(step) if step.depthwise else self._grouped(step)
 
-    def _conv(self, step: Step) -> Blocked:
+    def _describe_conv(self, step: Step) -> _tvm_conv_tile.Conv:
         pointwise = step.window.pointwise
-        planar = step.source.same_as(self._image) and not pointwise
-        conv = _tvm_conv.Conv(
-            window=step.window.flattened() if pointwise else step.window,
+        return _tvm_conv_tile.Conv(
+            window=step.window,
             inputs=step.channels[0],
             outputs=step.channels[1],
-            planar=planar,
+            planar=step.source.same_as(self._image) and not pointwise,
             after=tuple(after for after, _ in step.after),
         )
-        cut = _tvm_conv.plan(conv, self._lanes, self._registers)
-        kind = "pointwise" if pointwise else "planar" if planar else "direct"
-        image = self._flat_image() if planar else self._blocked(step.source).var
-        packed = _tvm_conv.pack(conv, cut, step.weight, step.bias)
-        arguments = [image, *map(self._relax.const, packed)]
-        return self._call(
-            step, f"{kind} convolution", conv, arguments, lambda n: _tvm_conv.kernel(n, conv, cut)
-        )
 
-    def _depthwise(self, step: Step) -> Blocked:
-        layer = _tvm_depthwise.Depthwise(
+    def _describe_depthwise(self, step: Step) -> _tvm_depthwise.Depthwise:
+        return _tvm_depthwise.Depthwise(
             window=step.window,
             channels=step.channels[0],
             pool=step.kind == "pool",
             after=tuple(after for after, _ in step.after),
         )
-        arguments = [self._blocked(step.source).var]
-        if not layer.pool:
-            packed = _tvm_depthwise.pack(layer, self._lanes, step.weight, step.bias)
-            arguments += map(self._relax.const, packed)
-        return self._call(
-            step,
-            "max pool" if layer.pool else "depthwise convolution",
-            layer,
-            arguments,
-            lambda name: _tvm_depthwise.kernel(name, layer, self._lanes, self._registers),
+
+    def _conv(self, step: Step) -> Blocked:
+        conv = self._describe_conv(step)
+        if conv.window.pointwise:
+            conv = dataclasses.replace(conv, window=conv.window.flattened())
+        cut = _tvm_conv.plan(conv, self._lanes, self._registers)
+        arguments = self._conv_arguments(step, conv, cut)
+        write = partial(_tvm_conv.kernel, conv=conv, cut=cut)
+        return self._call(step, f"{self._kind(conv)} convolution", conv, arguments, write)
+
+    def _kind(self, conv: _tvm_conv_tile.Conv) -> str:
+        return "pointwise" if conv.window.pointwise else "planar" if conv.planar else "direct"
+
+    def _conv_arguments(
+        self, step: Step, conv: _tvm_conv_tile.Conv, cut: _tvm_conv_tile.Plan
+    ) -> list[Any]:
+        image = self._flat_image() if conv.planar else self._blocked(step.source).var
+        packed = _tvm_conv_tile.pack(conv, cut, step.weight, step.bias)
+        return [image, *map(self._relax.const, packed), *self._needs(step)]
+
+    def _depthwise_arguments(self, step: Step, layer: _tvm_depthwise.Depthwise) -> list[Any]:
+        packed = (
+            () if layer.pool else _tvm_depthwise.pack(layer, self._lanes, step.weight, step.bias)
         )
+        return [*map(self._relax.const, packed), *self._needs(step)]
+
+    def _needs(self, step: Step) -> list[Any]:
+        """The arguments of a step's epilogue."""
+        found: list[Any] = []
+        for after, needs in step.after:
+            if isinstance(after, Add):
+                found.append(self._blocked(needs).var)
+            elif isinstance(after, Affine):
+                found += [self._relax.const(self._pad(values)) for values in needs]
+        return found
+
+    def _depthwise(self, step: Step) -> Blocked:
+        layer = self._describe_depthwise(step)
+        arguments = [self._blocked(step.source).var, *self._depthwise_arguments(step, layer)]
+        write = partial(
+            _tvm_depthwise.kernel, layer=layer, lanes=self._lanes, registers=self._registers
+        )
+        kind = "max pool" if layer.pool else "depthwise convolution"
+        return self._call(step, kind, layer, arguments, write)
+
+    def _fused(self, step: Step, first: Step) -> Blocked:
+        """A convolution and the depthwise convolution or pool after it."""
+        fused = _tvm_fused.Fused(
+            conv=self._describe_conv(first), window=self._describe_depthwise(step)
+        )
+        strips = _tvm_fused.plan(fused, self._lanes, self._registers)
+        arguments = self._conv_arguments(first, fused.conv, strips.cut)
+        arguments += self._depthwise_arguments(step, fused.window)
+        write = partial(_tvm_fused.kernel, fused=fused, strips=strips, registers=self._registers)
+        last = "max pool" if fused.window.pool else "depthwise convolution"
+        kind = f"{self._kind(fused.conv)} convolution with {last}"
+        return self._call(step, kind, fused, arguments, write)
 
     def _value_by_value(self, step: Step) -> Blocked:
         source = self._blocked(step.source)
@@ -142,7 +182,7 @@ class _Lowering:
             step,
             "value by value",
             ("values", source.channels, source.pixels, after),
-            [source.var],
+            [source.var, *self._needs(step)],
             lambda name: _tvm_layout.values(
                 name, source.channels, source.pixels, self._lanes, after
             ),
@@ -156,13 +196,8 @@ class _Lowering:
         arguments: list[Any],
         write: Callable[[str], Any],
     ) -> Blocked:
-        """Call a kernel, with what its epilogue needs; equal layers share one function."""
+        """Call a kernel; equal layers share one function."""
         _, channels, height, width = shape_of(step.out)
-        for after, needs in step.after:
-            if isinstance(after, Add):
-                arguments.append(self._blocked(needs).var)
-            elif isinstance(after, Affine):
-                arguments += [self._relax.const(self._pad(values)) for values in needs]
         name = f"{kind.replace(' ', '_')}_{step.channels[0]}_{channels}_{height}x{width}"
         self._used[kind] += 1
         function = self._function(key, name, write)

@@ -15,6 +15,9 @@ LOADS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
 """In cycles. The big cores since 2017 agree on these: Intel's, AMD's and Arm's."""
 
+MOST_PIXELS = 14
+"""Of a register tile: each is a stream of its own, and more of them measured slower."""
+
 L2_BYTES_PER_CYCLE = 32.0
 """What a core can stream from its second-level cache beside its arithmetic."""
 
@@ -132,7 +135,7 @@ def register_tile(
     """
     best, choice = float("inf"), (1, 1)
     for vectors in range(1, min(blocks, registers // 2) + 1):
-        for tile in range(1, min(pixels, registers) + 1):
+        for tile in range(1, min(pixels, MOST_PIXELS) + 1):
             if tile * vectors + vectors + 1 >= registers:
                 break
             each = _tile_cycles(tile, vectors, depth, lanes)
@@ -157,6 +160,6 @@ def _tile_cycles(pixels: int, vectors: int, depth: int, lanes: int) -> float:
 
 
 def row_tile(width: int, registers: int, taps: int) -> int:
-    """Pixels of an output row that a depthwise tile should hold: equal tiles, as long as fits."""
-    longest = max(1, min(10, registers - taps - 3))
+    """Pixels of an output row that a depthwise tile should hold: equal tiles of at most seven."""
+    longest = max(1, min(7, registers - taps - 3))
     return ceil_div(width, ceil_div(width, longest))

@@ -69,11 +69,26 @@ class Writer:
         """The smaller of two indices, values or vectors."""
         return self._tir.min(left, right)
 
+    def fix(self, index: Any) -> Any:
+        """A variable that holds ``index``, so that what is built on it stays small.
+
+        TVM's passes simplify each of some hundred vector addresses on its own.
+        """
+        return index if isinstance(index, int) else self._tir.Bind(index)
+
+    def choose(self, condition: Any, then: Any, otherwise: Any) -> Any:
+        """One of two indices."""
+        return self._tir.Select(condition, then, otherwise)
+
     def divmod(self, value: Any, by: int) -> tuple[Any, Any]:
-        """Quotient and remainder of an index that is not negative."""
+        """Quotient, rounded down, and remainder of an index."""
         if by == 1:
             return value, 0
         return self._tir.floordiv(value, by), self._tir.floormod(value, by)
+
+    def share(self, total: int, each: int, number: Any) -> Any:
+        """How many of ``total`` items the task called ``number`` gets, which takes ``each``."""
+        return each if total % each == 0 else self.minimum(each, total - number * each)
 
     @contextmanager
     def loop(self, stop: Any, start: Any = 0) -> Iterator[Any]:
@@ -96,6 +111,11 @@ class Writer:
             return
         with (self._tir.parallel if worthwhile else self._tir.serial)(0, tasks) as index:
             yield index
+
+    def when(self, condition: Any, then: Callable[[], None]) -> None:
+        """Write ``if condition: then()``."""
+        with self._tir.If(condition), self._tir.Then():
+            then()
 
     def either(
         self, condition: Any, then: Callable[[], None], otherwise: Callable[[], None]

@@ -7,11 +7,9 @@ Tensors: image NCHW float32 → logits and offsets, (1, priors, classes) and (1,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from exporters import _tvm_import, _tvm_lower, _tvm_target
-from harness.errors import ExportFailed
+from exporters import _tvm_build, _tvm_import, _tvm_lower, _tvm_target
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
 from harness.records import ModelSpec, Options, Scalar, TensorSpec
@@ -51,7 +49,7 @@ class TvmDense(Exporter):
         outputs = module["main"].ret_ty.fields
         shapes = [tuple(int(extent) for extent in output.shape.values) for output in outputs]
         module, kernels = _tvm_lower.lower(module, target)
-        _build(tvm, module, target, job.folder / LIBRARY)
+        _tvm_build.build(module, target, job.folder / LIBRARY)
         image = job.spec.image
         return Exported(
             files=(LIBRARY,),
@@ -76,18 +74,3 @@ class TvmDense(Exporter):
             },
             notes=(f"target {target.text}", *kernels),
         )
-
-
-def _build(tvm: Any, module: Any, target: _tvm_target.CpuTarget, path: Path) -> None:
-    """Compile ``module`` and link it to ``path``. Raises ExportFailed."""
-    compiler = _tvm_target.linker()
-    if compiler is None:
-        raise ExportFailed("no C compiler to link with: install the package gcc")
-    try:
-        executable = tvm.compile(module, target=target.tvm)
-        executable.export_library(str(path), cc=compiler)
-    except Exception as error:  # TVM's passes and the linker raise many types
-        reason = str(error).strip().splitlines() or [""]
-        raise ExportFailed(
-            f"TVM cannot build for {target.text}: {type(error).__name__}: {reason[-1]}"
-        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class TvmCpu(Runner):
     name = "tvm_cpu"
     formats = frozenset({"tvm"})
     modules = ("tvm",)
-    extra = "tvm"
+    extra = "tvm-runtime"
 
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Load the library.
@@ -50,7 +51,7 @@ class TvmCpu(Runner):
         check_cpu(path, artifact)
         # Read once, when TVM's thread pool starts; it is also the pool's upper bound.
         os.environ["TVM_NUM_THREADS"] = str(options.threads)
-        tvm = require("tvm", extra="tvm")
+        tvm = _import_runtime()
         made_by = artifact.toolchain.get("apache-tvm", tvm.__version__)
         if made_by != tvm.__version__:
             raise ArtifactDamaged(
@@ -65,10 +66,10 @@ class TvmSession(Session):
     """One loaded module. Its outputs are views of memory that TVM allocates on every run."""
 
     def __init__(self, tvm: Any, path: Path, artifact: Artifact) -> None:
-        relax = require("tvm.relax", extra="tvm")
         device = tvm.cpu()
         try:
-            machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), device)
+            library = tvm.runtime.load_module(str(path))
+            machine = tvm.runtime.vm.VirtualMachine(library, device)
             self._main = machine["main"]
         except Exception as error:  # the loader raises several types, none of them documented
             reason = str(error).strip().splitlines() or [""]
@@ -97,9 +98,24 @@ class TvmSession(Session):
         self._main = self._machine = None
 
 
+def _import_runtime() -> Any:
+    """Import TVM without torch, which it would load wherever it is installed.
+
+    TVM offers to exchange tensors with torch. No session of ours does; loading it would add its
+    memory and its loading time to the figures of a runtime that does not need it.
+    """
+    if "tvm" in sys.modules or "torch" in sys.modules:
+        return require("tvm", extra="tvm-runtime")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks "not to be found"
+    try:
+        return require("tvm", extra="tvm-runtime")
+    finally:
+        del sys.modules["torch"]
+
+
 def _set_threads(threads: int) -> None:
     """Make TVM's pool exactly ``threads`` wide, also in a process where it already runs."""
-    get_function = require("tvm_ffi", extra="tvm").get_global_func
+    get_function = require("tvm_ffi", extra="tvm-runtime").get_global_func
     get_function("runtime.config_threadpool")(FASTEST_CORES, threads)
     given = int(get_function("runtime.NumThreads")())
     if given != threads:
