@@ -99,18 +99,20 @@ class TvmSession(Session):
 
 
 def _import_runtime() -> Any:
-    """Import TVM without torch, which it would load wherever it is installed.
+    """Import TVM's runtime library alone: without its compiler, and without torch.
 
-    TVM offers to exchange tensors with torch. No session of ours does; loading it would add its
-    memory and its loading time to the figures of a runtime that does not need it.
+    TVM loads both wherever they are installed. A session uses neither, and their memory and
+    loading time (300 MB and some seconds) are no part of what a device needs.
     """
-    if "tvm" in sys.modules or "torch" in sys.modules:
-        return require("tvm", extra="tvm-runtime")
-    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks "not to be found"
-    try:
-        return require("tvm", extra="tvm-runtime")
-    finally:
-        del sys.modules["torch"]
+    if "tvm" not in sys.modules and "torch" not in sys.modules:
+        os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+        sys.modules["torch"] = None  # type: ignore[assignment]  # "not to be found", to Python
+        try:
+            require("tvm", extra="tvm-runtime")
+        finally:
+            del sys.modules["torch"], os.environ["TVM_USE_RUNTIME_LIB"]
+    require("tvm.runtime.vm", extra="tvm-runtime")
+    return require("tvm", extra="tvm-runtime")
 
 
 def _set_threads(threads: int) -> None:
