@@ -106,7 +106,7 @@ def measure(task: MeasureTask) -> ChildResult:
             artifacts.priors(folder),
         )
         found = _measured(task, opened, folder, runner)
-        versions = dict(session.versions)
+        versions = {name: str(version) for name, version in session.versions.items()}
     timed = task.cell.measure == "latency"
     return ChildResult(
         state="ok",
