@@ -29,6 +29,8 @@ _KNOWN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # torch.export.save of a weight in channels_last, which it stores and restores whole
     r"No complete tensor found in the group!",
+    # PT2E leaves a pooling in float where what it reads is float, such as a batch norm after ReLU
+    r"The input of maxpool2d is not quantized",
     # importing torch.utils.mkldnn, which Inductor's freezing passes do
     r"`torch\.jit\.script_method` is deprecated",
     r"`torch\.jit\.script` is deprecated",
@@ -88,6 +90,11 @@ def calibration_images(job: ExportJob) -> Iterator[NDArray[np.float32]]:
         raise ExportFailed(
             "int8 needs calibration images and got none: name a data set that has some"
         )
+
+
+def check_calibration(job: ExportJob) -> None:
+    """Look at the first calibration image, before any long work. Raises as the pass does."""
+    next(calibration_images(job))
 
 
 def bad_choice(name: str, value: Scalar, allowed: Mapping[str, object]) -> str | None:

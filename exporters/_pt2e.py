@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from exporters._capture import calibration_images, capture, toolchain
+from exporters._capture import calibration_images, capture, check_calibration, toolchain
 from exporters._fold import prune
 from harness.extras import require
 from harness.interfaces import ExportJob
@@ -19,6 +19,7 @@ def quantize(job: ExportJob) -> Any:
 
     Weights are stored as int8; the float ones that PT2E leaves behind are removed.
     """
+    check_calibration(job)
     with toolchain("PT2E", job.spec.name):
         torch = require("torch", extra="torch")
         steps = require(f"{_PT2E}.quantize_pt2e", extra="torch")

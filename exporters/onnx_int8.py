@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
-from exporters._capture import bad_choice, bad_count, tensors, toolchain
+from exporters._capture import bad_choice, bad_count, check_calibration, tensors, toolchain
 from exporters._onnx import FILE, OPSET, OPSETS, float_model, write
 from exporters._ort_quantize import CALIBRATIONS, quantize
 from harness.extras import require
@@ -46,6 +46,7 @@ class OnnxInt8(Exporter):
 
     def export(self, job: ExportJob) -> Exported:
         """Write ``model.onnx``."""
+        check_calibration(job)
         model = float_model(job, opset=int(job.options["opset"] or OPSET))
         path = job.folder / FILE
         with ExitStack() as stack:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.records import Decoding, ImageSpec, ModelSpec, Source
+from harness import artifacts
+from harness.interfaces import EXPORTERS, MODELS, Exported, Exporter, ExportJob, RawOutputs
+from harness.records import Artifact, Decoding, ImageSpec, ModelSpec, Scalar, Source
+
+Images = NDArray[np.float32]
+Calibration = Callable[[], Iterator[Images]]
+MakeArtifact = Callable[..., tuple[Artifact, Path]]
 
 TINY_LABELS = ("background", "circle", "square", "star", "cross")
 TINY_SIZE = 32
@@ -25,7 +34,7 @@ def shared() -> Path:
     return folder
 
 
-def _tiny_images(seed: int, count: int) -> Iterator[NDArray[np.float32]]:
+def _tiny_images(seed: int, count: int) -> Iterator[Images]:
     """Smooth patches with noise, float32 (1, 3, 32, 32), about -1..1 like normalised photos."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -36,18 +45,18 @@ def _tiny_images(seed: int, count: int) -> Iterator[NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_calibration() -> Callable[[], Iterator[NDArray[np.float32]]]:
+def tiny_calibration() -> Calibration:
     """Makes a fresh pass over 16 images, the same ones each time."""
     return lambda: _tiny_images(seed=1, count=16)
 
 
 @pytest.fixture(scope="session")
-def tiny_images() -> NDArray[np.float32]:
+def tiny_images() -> Images:
     """Eight images that are not in the calibration list, float32 (8, 3, 32, 32)."""
     return np.concatenate(list(_tiny_images(seed=2, count=8)))
 
 
-def _tiny_priors() -> NDArray[np.float32]:
+def _tiny_priors() -> Images:
     """Two square priors per cell of an 8 x 8 and a 4 x 4 map, (160, 4) as (cx, cy, w, h)."""
     rows = [
         ((x + 0.5) / cells, (y + 0.5) / cells, size, size)
@@ -149,3 +158,108 @@ def tiny_spec() -> ModelSpec:
         labels=TINY_LABELS,
         source=Source(paper="none", repository="none", licence="MIT"),
     )
+
+
+def _manifest(exporter: Exporter, exported: Exported, job: ExportJob) -> Artifact:
+    spec = job.spec
+    artifacts.write_extras(
+        job.folder,
+        spec.priors,
+        artifacts.Golden(
+            np.zeros((0, spec.image.height, spec.image.width, 3), np.uint8),
+            RawOutputs(np.zeros((0, 1, 1)), np.zeros((0, 1, 4))),
+        ),
+    )
+    files = artifacts.entries(job.folder, exported.files)
+    return Artifact(
+        model=spec.name,
+        model_options=dict(spec.options),
+        weights_sha256="0" * 64,
+        weights_source="seeded",
+        recipe="none",
+        exporter=exporter.name,
+        format=exported.format or exporter.format,
+        precision=exporter.precision,
+        options=dict(job.options),
+        files=files,
+        sha256=artifacts.model_digest(files),
+        size_bytes=sum(entry.size_bytes for entry in files if entry.role == "model"),
+        inputs=exported.inputs,
+        outputs=exported.outputs,
+        image=spec.image,
+        decoding=spec.decoding,
+        labels=spec.labels,
+        calibration=None,
+        toolchain=dict(exported.toolchain),
+        fingerprint="test",
+        created_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC).isoformat(),
+        export_ns=0,
+        notes=exported.notes,
+    )
+
+
+@pytest.fixture(scope="session")
+def export_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
+    """``export_artifact(exporter, spec, calibration, **options)`` -> artifact and its folder.
+
+    Each combination is exported once in a session, from a freshly built network.
+    """
+    made: dict[Any, tuple[Artifact, Path]] = {}
+
+    def make(
+        name: str, spec: ModelSpec, calibration: Calibration | None = None, /, **options: Scalar
+    ) -> tuple[Artifact, Path]:
+        key = (name, spec.name, tuple(sorted(options.items())))
+        if key not in made:
+            exporter = EXPORTERS.get(name)()
+            folder = tmp_path_factory.mktemp(name)
+            job = ExportJob(
+                spec=spec,
+                network=spec.build(),
+                options={**exporter.options, **options},
+                calibration=calibration,
+                folder=folder,
+            )
+            assert exporter.unsupported(spec, job.options) is None
+            made[key] = (_manifest(exporter, exporter.export(job), job), folder)
+        return made[key]
+
+    return make
+
+
+def _golden_values(key: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The weights that the golden outputs were made with, as the reference's README defines."""
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if key.endswith(("running_mean", "bias")):
+        return rng.normal(0, 0.1, shape)
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+
+
+@pytest.fixture(scope="session")
+def golden_mb2() -> ModelSpec:
+    """``mb2_ssd_lite`` with 21 classes, whose `build` gives the weights of the golden outputs."""
+    torch = pytest.importorskip("torch", reason="the network is built in torch")
+    spec = MODELS.get("mb2_ssd_lite")(("background", *(f"class {i}" for i in range(1, 21))))
+
+    def build() -> Any:
+        network = spec.build()
+        network.load_state_dict(
+            {
+                key: torch.from_numpy(_golden_values(key, tuple(value.shape)))
+                for key, value in network.state_dict().items()
+            }
+        )
+        return network
+
+    return dataclasses.replace(spec, build=build)
+
+
+@pytest.fixture(scope="session")
+def golden_image() -> Images:
+    """The image of the golden outputs, float32 (1, 3, 300, 300)."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    return rng.normal(0, 1, (1, 3, 300, 300)).astype(np.float32)
