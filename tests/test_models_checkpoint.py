@@ -15,8 +15,12 @@ from torch import Tensor, nn
 
 from harness.errors import BadCheckpoint
 from harness.interfaces import MODELS
+from harness.records import encode
+from harness.requests import parse
 from harness.weights import SHIPPED
 from models._checkpoint import load_weights, read_tensors, save_weights, shipped
+from models.training.options import from_settings
+from models.training.shipping import read_manifest
 
 LABELS = ("background", "disc", "square")
 MANIFESTS = sorted(SHIPPED.glob("*.json"))
@@ -217,6 +221,20 @@ def test_shipped_checkpoint_is_what_its_manifest_says(manifest: Path) -> None:
         logits, _ = network(torch.zeros(1, 3, spec.image.height, spec.image.width))
     assert logits.shape == (1, len(spec.priors), len(said["labels"]))
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
+def test_shipped_manifest_s_last_command_means_its_options(manifest: Path) -> None:
+    said = read_manifest(manifest.with_suffix(".safetensors"))
+    for words in map(str.split, said.commands):
+        assert words[:2] == ["detbench", "train"]
+        assert words[3] == "-o"
+        assert words[5::2] == ["--set"] * len(words[5::2])
+        request = parse(words[2])
+        options = from_settings(request.name, request.options, words[4], words[6::2])
+    assert encode(options) == encode(said.options)
+    assert said.score is not None
+    assert said.score.images == 1000
 
 
 def test_nothing_is_shipped_for_other_options() -> None:

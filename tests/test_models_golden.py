@@ -17,12 +17,10 @@ from harness.errors import BadConfig
 from harness.interfaces import MODELS
 from harness.records import ModelSpec, Scalar
 
+WIDTHS: list[Scalar] = [1.0, 0.75, 0.5, 0.35]
 PUBLISHED: list[tuple[str, str, dict[str, Scalar]]] = [
     ("mb2-ssd-lite", "mb2_ssd_lite", {}),
-    *(
-        (f"etinynet-{width}-ssd-lite", "etinynet_ssd_lite", {"width": width})
-        for width in (1.0, 0.75, 0.5, 0.35)
-    ),
+    *((f"etinynet-{width}-ssd-lite", "etinynet_ssd_lite", {"width": width}) for width in WIDTHS),
 ]
 each_published = pytest.mark.parametrize(
     ("golden", "model", "options"), PUBLISHED, ids=[golden for golden, _, _ in PUBLISHED]

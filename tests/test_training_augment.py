@@ -20,7 +20,6 @@ from models.training.augment import (
     look,
     mirror,
     recolour,
-    whole,
 )
 
 SPEC = ImageSpec(height=64, width=64, mean=(10.0, 20.0, 30.0), std=(1.0, 1.0, 1.0))
@@ -44,6 +43,12 @@ def painted(seed: int) -> Sample:
 def geometry(**changes: float) -> Augmentation:
     still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     return Augmentation(**{**still, **changes})
+
+
+def whole(sample: Sample, size: int, spec: ImageSpec) -> View:
+    """The whole image, unchanged but for its size."""
+    height, width, _ = sample.image.shape
+    return look(sample, np.array([0, 0, width, height], np.float64), size, spec)
 
 
 def check_boxes_cover_green(view: View) -> None:
@@ -110,7 +115,7 @@ def test_expanding_shows_the_whole_image_on_the_mean_colour(seed: int) -> None:
     view = look(sample, window, 64, SPEC)
     assert len(view.boxes) == len(sample.boxes)
     share = (120 * 90) / np.prod(window[2:] - window[:2])
-    outside = np.all(view.pixels == np.float32(SPEC.mean), axis=2).mean()
+    outside = np.all(view.pixels == np.asarray(SPEC.mean, np.float32), axis=2).mean()
     assert outside == pytest.approx(1 - share, abs=0.05)
 
 

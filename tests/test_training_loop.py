@@ -23,9 +23,10 @@ from harness.interfaces import MODELS
 from harness.records import encode
 from harness.registry import ROOT
 from models._checkpoint import load_weights
-from models.training import TrainingDiverged, TrainOptions, describe, from_settings, loop, train
+from models.training import TrainingDiverged, TrainOptions, describe, from_settings, train
 from models.training.augment import Augmentation
 from models.training.loop import steps, steps_to_do
+from models.training.loss import multibox
 from models.training.options import Pretrain, Stage, command
 from models.training.rates import learning_rate
 from models.training.shipping import finish, publish, read_manifest
@@ -108,7 +109,7 @@ def test_weights_and_manifest(finished: TrainOptions) -> None:
         assert torch.equal(network.state_dict()[key], stored), key
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupted_training_equals_uninterrupted(
     finished: TrainOptions, tmp_path: Path, workers: int
 ) -> None:
@@ -177,15 +178,15 @@ def test_damaged_state_is_named(tmp_path: Path) -> None:
 def test_diverging_training_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, real = options(tmp_path), loop.multibox
+    chosen = options(tmp_path)
     calls = []
 
     def breaks_at_the_third(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        loss = real(*args, **kwargs)
+        loss = multibox(*args, **kwargs)
         return loss._replace(boxes=loss.boxes * (math.nan if len(calls) == 3 else 1))
 
-    monkeypatch.setattr(loop, "multibox", breaks_at_the_third)
+    monkeypatch.setattr("models.training.loop.multibox", breaks_at_the_third)
     with pytest.raises(TrainingDiverged, match=r"loss became nan at step 3: .*last\.pt"):
         train(chosen)
     assert state_of(chosen)["step"] == 2
@@ -214,8 +215,10 @@ def test_it_overfits_a_few_images(tmp_path: Path) -> None:
     chosen = options(
         tmp_path,
         data_images=16,
-        stages=(Stage(size=96, images=1600), Stage(size=256, images=8)),
-        batch=8,
+        stages=(Stage(size=96, images=1000), Stage(size=256, images=4)),
+        augmentation=Augmentation(
+            mirror=0, crop=0, expand=0, brightness=0, contrast=0, saturation=0, hue=0
+        ),
         learning_rate=5e-3,
         save_seconds=60.0,
     )
@@ -315,7 +318,9 @@ def test_settings_become_options() -> None:
     assert chosen.pretrain == Pretrain(images=64)
     assert (chosen.learning_rate, chosen.bf16, chosen.augmentation.crop) == (0.01, True, 0)
     assert chosen.augmentation.mirror == 0.5
-    assert from_settings("mb2_ssd_lite", {}, "x", []).stages[-1].size == 300
+    usual = from_settings("mb2_ssd_lite", {}, "x", [])
+    assert [(stage.size, stage.close_up) for stage in usual.stages] == [(160, True), (300, False)]
+    assert usual.pretrain is not None
 
 
 def test_command_line_round_trip() -> None:

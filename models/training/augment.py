@@ -81,12 +81,6 @@ def augment(
     return view._replace(pixels=recolour(view.pixels, how, rng))
 
 
-def whole(sample: Sample, size: int, spec: ImageSpec) -> View:
-    """The whole image, unchanged but for its size."""
-    height, width, _ = sample.image.shape
-    return look(sample, np.array([0, 0, width, height], np.float64), size, spec)
-
-
 def choose_window(sample: Sample, how: Augmentation, rng: Generator) -> NDArray[np.float64]:
     """A window ``(xmin, ymin, xmax, ymax)`` in pixels: the image, a part of it, or more than it.
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from harness.datasets import open_dataset
 from harness.errors import BadConfig, DetbenchError
-from harness.interfaces import MODELS, Dataset
+from harness.interfaces import MODELS
 from harness.records import ModelSpec, encode
 from models._checkpoint import load_weights
 from models._ssd import Ssd
@@ -51,7 +51,7 @@ def train(options: TrainOptions) -> Path:
         BadConfig: options that cannot be followed.
         TrainingDiverged: the loss is not finite.
     """
-    prepare(options, open_dataset(options.data, limit=options.data_images)).run()
+    prepare(options).run()
     return finish(options)
 
 
@@ -90,7 +90,7 @@ def make_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Opt
 class Trainer:
     """One training in progress: the network, its average, its optimizer, its data."""
 
-    def __init__(self, options: TrainOptions, spec: ModelSpec, data: Dataset) -> None:
+    def __init__(self, options: TrainOptions, spec: ModelSpec) -> None:
         self.options, self.spec = options, spec
         self.out = Path(options.out)
         torch.manual_seed(options.seed)
@@ -102,7 +102,9 @@ class Trainer:
         self.network = network.to(options.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stubs know no device with memory_format
         self.average = Average(self.network, options.average)
         self.optimizer = make_optimizer(self.network, options)
-        store = open_store(data, Path(options.cache), workers=options.workers)
+        store = open_store(
+            options.data, options.data_images, Path(options.cache), workers=options.workers
+        )
         self.feed = Feed(
             store,
             spec.image,
@@ -213,12 +215,13 @@ class Trainer:
         save(self.state, self.progress, self.network, self.average, self.optimizer, self.options)
 
 
-def prepare(options: TrainOptions, data: Dataset) -> Trainer:
+def prepare(options: TrainOptions) -> Trainer:
     """A trainer for ``options``, with its folder made and its options written there.
 
     Raises:
         BadConfig: the last stage is not at the model's own size.
     """
+    data = open_dataset(options.data, limit=options.data_images)
     spec = MODELS.get(options.model)(data.labels, **options.model_options)
     own = spec.image.height
     if options.stages[-1].size != own:
@@ -229,6 +232,6 @@ def prepare(options: TrainOptions, data: Dataset) -> Trainer:
     torch.set_num_threads(options.threads)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(options, spec, data)
+    trainer = Trainer(options, spec)
     (out / "options.json").write_bytes(encode(options))
     return trainer

@@ -154,13 +154,13 @@ class TrainOptions(Record, frozen=True, kw_only=True):
 
 
 def default_stages(size: int) -> tuple[Stage, ...]:
-    """Three stages that end at a model's own ``size``: half, three quarters, whole."""
-    small, middle = (max(32, round(size * part / 32) * 32) for part in (0.5, 0.75))
-    return (
-        Stage(size=small, images=40_000),
-        Stage(size=middle, images=12_000),
-        Stage(size=size, images=8_000),
-    )
+    """For a model that sees ``size`` pixels: close-ups of about half of it, then whole images."""
+    half = max(32, round(size / 64) * 32)
+    return (Stage(size=half, images=16_000, close_up=True), Stage(size=size, images=6_000))
+
+
+DEFAULT_PRETRAIN = Pretrain(images=28_800)
+"""What goes before `default_stages`."""
 
 
 def from_settings(
@@ -190,6 +190,7 @@ def from_settings(
     if "stages" not in plain:
         spec = MODELS.get(model)(("background", "object"), **model_options)
         plain["stages"] = msgspec.to_builtins(default_stages(spec.image.height))
+        plain.setdefault("pretrain", msgspec.to_builtins(DEFAULT_PRETRAIN))
     try:
         return msgspec.convert(plain, TrainOptions)
     except msgspec.ValidationError as error:
@@ -201,7 +202,7 @@ def describe() -> dict[str, str]:
     known: dict[str, str] = {}
     for field in msgspec.structs.fields(TrainOptions):
         if field.name == "stages":
-            known["stages"] = "size:images,… (three stages that end at the model's own size)"
+            known["stages"] = "size:images,… (naming cut-outs, close-ups, then whole images)"
         elif field.name in GROUPS:
             parts = _plain(GROUPS[field.name])
             known |= {f"{field.name}.{name}": str(value) for name, value in parts.items()}

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from harness.datasets import open_dataset
 from harness.errors import BadAnnotation
 from harness.interfaces import Dataset
 from models.training.augment import Sample
@@ -58,17 +63,26 @@ class ImageStore:
         )
 
 
-def open_store(data: Dataset, cache: Path, *, workers: int) -> ImageStore:
-    """The store of ``data`` under ``cache``, made first where it is not there yet.
+def open_store(text: str, limit: int | None, cache: Path, *, workers: int) -> ImageStore:
+    """The store of a data set under ``cache``, made first where it is not there yet.
 
     Crowd regions are left out, since they cannot be matched; difficult objects are kept.
+
+    Args:
+        text, limit: the data set, as `harness.datasets.open_dataset` takes it.
+        workers: processes that read it; 0 reads it here.
 
     Raises:
         BadAnnotation: no image of the data set has an object.
     """
+    data = open_dataset(text, limit=limit)
     folder = cache / f"{data.name}-{data.split}-{len(data)}-{_identity(data)}"
     if not (folder / "index.json").is_file():
-        _fill(data, folder, workers)
+        folder.mkdir(parents=True, exist_ok=True)
+        starts = range(0, len(data), _CHUNK)
+        bar = tqdm(total=len(data), desc=f"reading {data.name}:{data.split}", unit="image")
+        with bar, _reader(workers) as reader:
+            _write(reader(_read, repeat(text), repeat(limit), starts), folder, bar)
     store = ImageStore(folder)
     if not any(len(store.sample(index).labels) for index in range(len(store))):
         raise BadAnnotation(
@@ -83,19 +97,23 @@ def _identity(data: Dataset) -> str:
     return hashlib.sha256("".join(map(data.digest, probes)).encode()).hexdigest()[:12]
 
 
-def _fill(data: Dataset, folder: Path, workers: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = folder / f"pixels.{os.getpid()}"
-    starts = range(0, len(data), _CHUNK)
+@contextmanager
+def _reader(workers: int) -> Iterator[Callable[..., Iterable[list[Sample]]]]:
+    """``map``, over processes where there shall be some."""
+    if workers == 0:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _write(chunks: Iterable[list[Sample]], folder: Path, bar: tqdm[NoReturn]) -> None:
+    """Write the flat file, then its index, so that a store with an index is whole."""
     entries: list[_Entry] = []
     offset = 0
-    bar = tqdm(total=len(data), desc=f"reading {data.name}:{data.split}", unit="image")
-    with (
-        bar,
-        pixels.open("wb") as out,
-        ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn")) as pool,
-    ):
-        for chunk in pool.map(_read, repeat(data), starts):
+    pixels, index = folder / f"pixels.{os.getpid()}", folder / f"index.{os.getpid()}"
+    with pixels.open("wb") as out:
+        for chunk in chunks:
             for image, boxes, labels in chunk:
                 height, width, _ = image.shape
                 out.write(image.tobytes())
@@ -111,12 +129,17 @@ def _fill(data: Dataset, folder: Path, workers: int) -> None:
                 offset += image.size
             bar.update(len(chunk))
     pixels.replace(folder / "pixels.bin")
-    index = folder / f"index.{os.getpid()}"
     index.write_bytes(msgspec.json.encode(entries))
-    index.replace(folder / "index.json")  # last, so that a store with an index is whole
+    index.replace(folder / "index.json")
 
 
-def _read(data: Dataset, start: int) -> list[Sample]:
+@lru_cache(maxsize=1)
+def _opened(text: str, limit: int | None) -> Dataset:
+    return open_dataset(text, limit=limit)
+
+
+def _read(text: str, limit: int | None, start: int) -> list[Sample]:
+    data = _opened(text, limit)
     found = []
     for index in range(start, min(start + _CHUNK, len(data))):
         truth = data.truth(index)
