@@ -70,7 +70,8 @@ def test_the_core_imports_no_framework() -> None:
 
 def _loaded_by(code: str) -> set[str]:
     """Top-level modules in memory after ``code`` ran in a fresh interpreter."""
-    script = f"{code}\nimport sys, json; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+    listing = "sorted(m.partition('.')[0] for m in sys.modules)"
+    script = f"{code}\nimport sys, json; print(json.dumps({listing}))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -83,7 +84,8 @@ def _loaded_by(code: str) -> set[str]:
         "import harness",
         "import harness.cli; harness.cli.build_parser()",
         "from harness.interfaces import *; [r.names() for r in (MODELS, EXPORTERS, RUNNERS)]",
-        "from harness.interfaces import *\n[r.get(n) for r in (EXPORTERS, RUNNERS) for n in r.names()]",
+        "from harness.interfaces import EXPORTERS as E, RUNNERS as R\n"
+        "[r.get(n) for r in (E, R) for n in r.names()]",
         "import harness.execute, harness.plan, harness.measuring, harness.worker, harness.report",
     ],
 )

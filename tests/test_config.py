@@ -56,7 +56,7 @@ def test_a_wrong_matrix_says_where(tmp_path: Path, text: str, said: str) -> None
 
 
 def test_a_missing_matrix_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="none.yaml cannot be read"):
+    with pytest.raises(BadConfig, match=r"none\.yaml cannot be read"):
         load(tmp_path / "none.yaml", {})
 
 
@@ -66,5 +66,5 @@ def test_a_setting_below_a_scalar_is_refused() -> None:
 
 
 def test_a_setting_without_a_value_is_refused() -> None:
-    with pytest.raises(BadConfig, match="--set latency.tier is not key=value"):
+    with pytest.raises(BadConfig, match=r"--set latency\.tier is not key=value"):
         overrides(["latency.tier"])

@@ -62,7 +62,8 @@ def test_every_cell_ends_as_asked(
     for record in records:
         used = record.measurement("threads.used")
         if used is not None and used.value is not None:
-            assert used.value <= record.cell.threads, record.cell_id
+            # the caller's thread may wait by spinning beside a pool of as many as were asked for
+            assert used.value <= record.cell.threads + 1, record.cell_id
 
 
 def test_exports_agree_with_the_float_model_on_accuracy(

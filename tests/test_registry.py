@@ -62,10 +62,10 @@ def test_loading_the_same_file_again_is_no_fault(tmp_path: Path) -> None:
 def test_a_plugin_that_fails_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "bad.py"
     path.write_text(text)
-    with pytest.raises(BadConfig, match=f"bad.py {said}"):
+    with pytest.raises(BadConfig, match=rf"bad\.py {said}"):
         load_file(path)
 
 
 def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="nowhere.py is not a Python file"):
+    with pytest.raises(BadConfig, match=r"nowhere\.py is not a Python file"):
         load_file(tmp_path / "nowhere.py")
