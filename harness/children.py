@@ -25,6 +25,8 @@ from harness.registry import ROOT
 from harness.tasks import ChildResult, ExportTask, MeasureTask
 
 LOG_EXCERPT_LINES = 40
+SUPERVISOR = "DETBENCH_SUPERVISOR"
+"""Environment variable that tells a child the process number of its parent."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -83,18 +85,24 @@ def excerpt(log: Path) -> str:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing)."""
+    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing).
+
+    A parent that died while this process was still starting is noticed by another parent's number.
+    """
     if sys.platform != "linux":
         return
     import ctypes
 
     set_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.environ.get(SUPERVISOR, str(os.getppid())) != str(os.getppid()):
+        os._exit(1)
 
 
 def _environment(task: ExportTask | MeasureTask) -> dict[str, str]:
     """The child's environment, with the thread count that math libraries read at import."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    environment[SUPERVISOR] = str(os.getpid())
     if isinstance(task, MeasureTask):
         environment |= dict.fromkeys(THREAD_VARIABLES, str(task.cell.threads))
     return environment
