@@ -25,6 +25,7 @@ class OnnxFloat(Exporter):
     precision: ClassVar[Literal["float32", "int8"]] = "float32"
     modules = ("torch", "onnx", "onnxscript")
     extra = "onnx"
+    typical_export_s = 25.0
     options: ClassVar[Options] = {"opset": OPSET, "batch": 1}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:

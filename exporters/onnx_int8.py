@@ -35,6 +35,7 @@ class OnnxInt8(Exporter):
     calibrates = True
     modules = ("torch", "onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
+    typical_export_s = 50.0
     options: ClassVar[Options] = {"calibration": "minmax", "reduce_range": False, "opset": OPSET}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:

@@ -23,6 +23,7 @@ class TfliteFloat(Exporter):
     precision: ClassVar[Literal["float32", "int8"]] = "float32"
     modules = ("torch", "tensorflow")
     extra = "tflite"
+    typical_export_s = 30.0
 
     def export(self, job: ExportJob) -> Exported:
         """Write ``model.tflite``."""

@@ -38,6 +38,7 @@ class TfliteInt8(Exporter):
     calibrates = True
     modules = ("torch", "tensorflow", "ai_edge_litert")
     extra = "tflite"
+    typical_export_s = 50.0
     options: ClassVar[Options] = {"io": "float32"}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:

@@ -30,6 +30,7 @@ class TorchFloat(Exporter):
     precision: ClassVar[Literal["float32", "int8"]] = "float32"
     modules = ("torch",)
     extra = "torch"
+    typical_export_s = 20.0
     options: ClassVar[Options] = {"package": "export", "batch": 1}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:

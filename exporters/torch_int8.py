@@ -32,6 +32,7 @@ class TorchInt8(Exporter):
     calibrates = True
     modules = ("torch", "torchao")
     extra = "torch"
+    typical_export_s = 90.0
     options: ClassVar[Options] = {"package": "aoti"}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:

@@ -12,12 +12,11 @@ from harness.artifacts import read_manifest
 from harness.cache import cache_dir, write_atomic
 from harness.config import Matrix
 from harness.errors import DetbenchError
+from harness.interfaces import EXPORTERS
 from harness.records import Cell, RunRecord
 from harness.tasks import ExportTask
 from harness.timing import TIERS
 
-EXPORT_S = 40.0
-"""Guess for an export never made here; the slowest ones compile C++."""
 SCORE_S = 15.0
 """Guess for an accuracy cell never measured here."""
 CHILD_S = 4.0
@@ -36,7 +35,8 @@ class Estimator:
             self._known = json.loads(self._path.read_text(encoding="utf-8"))
 
     def export_s(self, task: ExportTask) -> float:
-        return self._known.get(_export_key(task), EXPORT_S)
+        guess = EXPORTERS.get(task.request.exporter.name).typical_export_s
+        return self._known.get(_export_key(task), guess)
 
     def cell_s(self, cell: Cell) -> float:
         known = self._known.get(self._cell_key(cell))

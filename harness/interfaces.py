@@ -134,7 +134,8 @@ class Exporter(ABC):
 
     Class attributes: ``name`` (the file's name), ``format`` (what runners match on), ``precision``,
     ``calibrates`` (needs images), ``modules`` (import names that must be installed), ``extra`` (the
-    pip extra that installs them), ``options`` (defaults of every option).
+    pip extra that installs them), ``options`` (defaults of every option), ``typical_export_s`` (a
+    first guess for the estimate of a run, and which export to start first).
     """
 
     name: ClassVar[str]
@@ -144,6 +145,7 @@ class Exporter(ABC):
     modules: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
     options: ClassVar[Options] = {}
+    typical_export_s: ClassVar[float] = 40.0
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
         """Why this model cannot be exported with these options, or None. Imports nothing heavy."""
