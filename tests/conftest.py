@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import zlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ MakeArtifact = Callable[..., tuple[Artifact, Path]]
 
 TINY_LABELS = ("background", "circle", "square", "star", "cross")
 TINY_SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def _same_cores() -> Iterator[None]:
+    """TVM's thread pool binds the thread that uses it to a core; later tests must not inherit it."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if before is not None:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")
