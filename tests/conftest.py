@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import zlib
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ TINY_SIZE = 32
 
 @pytest.fixture(autouse=True)
 def _same_cores() -> Iterator[None]:
-    """TVM's thread pool binds the thread that uses it to a core; later tests must not inherit it."""
+    """TVM's thread pool binds its caller to a core; later tests must not inherit that."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     yield
     if before is not None:
