@@ -18,7 +18,7 @@ from harness.extras import installed
 from harness.interfaces import EXPORTERS
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "etinynet_ssd_lite:width=0.35"
+MODEL = "mb2_ssd_lite"
 pytestmark = pytest.mark.slow
 
 
@@ -38,7 +38,7 @@ def _run(folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DETBENCH_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
 
 
