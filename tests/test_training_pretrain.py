@@ -67,3 +67,4 @@ def test_cut_outs_depend_on_seed_and_number_alone(feed: Feed) -> None:
 def test_namer_has_a_head_for_each_backbone_map() -> None:
     network: Ssd = SPEC.build()
     answers = Namer(network)(torch.zeros(2, 3, 64, 64))
+    assert [tuple(answer.shape) for answer in answers] == [(2, len(LABELS))] * 3
