@@ -248,16 +248,18 @@ def test_a_calibration_image_that_cannot_be_read_says_so(
         make("tflite_int8", tiny_spec, tmp_path, calibration=broken)
 
 
-def seen(values: NDArray[np.float64]) -> Observed:
+def seen(*images: NDArray[np.float64]) -> Observed:
+    """One tensor's values in each image."""
     return Observed(
-        low=min(0.0, float(values.min())),
-        high=max(0.0, float(values.max())),
-        samples=[values.astype(np.float32)],
+        low=min(0.0, *(float(values.min()) for values in images)),
+        high=max(0.0, *(float(values.max()) for values in images)),
+        samples=[values.astype(np.float32) for values in images],
     )
 
 
 def test_range_covers_what_is_evenly_spread() -> None:
-    assert closest_range([seen(np.linspace(-1, 3, 2001))]) == pytest.approx((-1, 3))
+    values = np.linspace(-1, 3, 2001)
+    assert closest_range([seen(values, values[::-1])]) == pytest.approx((-1, 3))
 
 
 def test_range_weighs_a_rare_outlier_against_the_steps_of_all_others() -> None:
@@ -266,7 +268,15 @@ def test_range_weighs_a_rare_outlier_against_the_steps_of_all_others() -> None:
     # Cut at c, it costs (100 - c)^2 once; steps of c / 255 cost each other value c^2 / 780,300.
     assert high == pytest.approx(100 / 1.128, rel=0.1)
     unsampled = Observed(low=0.0, high=100.0, samples=[values[:-1].astype(np.float32)])
-    assert closest_range([unsampled])[1] < 10
+    assert closest_range([unsampled])[1] == pytest.approx(1.0, rel=0.1)
+
+
+def test_range_is_not_ruined_by_an_image_that_explodes() -> None:
+    images = np.random.default_rng(1).uniform(-1, 1, (50, 400))
+    images[7] *= 10_000
+    low, high = closest_range([seen(*images)])
+    assert high == pytest.approx(10, rel=0.3)  # the finest step of the search is a thousandth
+    assert low == pytest.approx(-10, rel=0.3)
 
 
 def test_range_of_tensors_that_share_a_scale_covers_both() -> None:
@@ -275,7 +285,7 @@ def test_range_of_tensors_that_share_a_scale_covers_both() -> None:
 
 
 def test_range_of_nothing_but_zeros_has_a_width() -> None:
-    low, high = closest_range([seen(np.zeros(9))])
+    low, high = closest_range([seen(np.zeros(9), np.zeros(9))])
     assert low == 0 < high
 
 
