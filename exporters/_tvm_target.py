@@ -13,8 +13,24 @@ from harness.extras import require
 LINKERS = ("cc", "gcc", "clang", "g++", "clang++")
 """Any of them can link TVM's object files: these need no C++ library."""
 
-CHECKED_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")
-"""LLVM's names of the x86 instruction sets that the kernels are made of."""
+X86_FEATURES = {
+    "popcnt": "popcnt",
+    "sse4.2": "sse4_2",
+    "avx": "avx",
+    "f16c": "f16c",
+    "avx2": "avx2",
+    "bmi": "bmi1",
+    "bmi2": "bmi2",
+    "fma": "fma",
+    "lzcnt": "abm",
+    "movbe": "movbe",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl",
+}
+"""Instruction sets that compiled kernels may use, by LLVM's name: Linux's name in /proc/cpuinfo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +41,7 @@ class CpuTarget:
         tvm: the ``tvm.target.Target``.
         cpu: LLVM's name of it, for example ``znver4``.
         triple: for example ``x86_64-linux-gnu``.
-        features: those of `CHECKED_FEATURES` (or ``neon``) that the code may use.
+        features: those of `X86_FEATURES` that the code may use, in Linux's spelling.
         lanes: float32 values in one vector register.
         registers: how many vector registers there are.
     """
@@ -68,7 +84,9 @@ def resolve(name: str) -> CpuTarget:
     features = {str(f) for f in llvm.llvm_get_cpu_features(tvm.target.Target(config))}
     if name == "native":
         # LLVM names a CPU by its model number; a hypervisor may hide some of its instructions.
-        hidden = sorted(features.intersection(CHECKED_FEATURES) - _host_features(features))
+        host = _host_features()
+        hidden = [ours for ours, linux in X86_FEATURES.items() if host and linux not in host]
+        hidden = sorted(features.intersection(hidden))
         if hidden:
             config["mattr"] = [f"-{feature}" for feature in hidden]
             features.difference_update(hidden)
@@ -77,7 +95,7 @@ def resolve(name: str) -> CpuTarget:
         tvm=tvm.target.Target(config),
         cpu=cpu,
         triple=triple,
-        features=tuple(f for f in (*CHECKED_FEATURES, "neon") if f in features),
+        features=tuple(linux for ours, linux in X86_FEATURES.items() if ours in features),
         lanes=lanes,
         registers=registers,
     )
@@ -92,11 +110,10 @@ def _vectors(triple: str, features: set[str]) -> tuple[int, int]:
     return (4, 32) if triple.startswith(("aarch64", "arm64")) else (4, 16)
 
 
-def _host_features(default: set[str]) -> set[str]:
-    """Instruction sets that Linux reports, in LLVM's spelling; ``default`` where it cannot say."""
+def _host_features() -> set[str]:
+    """Instruction sets that Linux reports; none where it does not say (not x86, not Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return default
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), None)
-    return default if flags is None else {flag.replace("sse4_", "sse4.") for flag in flags.split()}
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())

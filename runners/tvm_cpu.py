@@ -173,7 +173,7 @@ def check_cpu(path: Path, artifact: Artifact) -> None:
     flags = next((line.split() for line in lines if line.startswith("flags")), None)
     if flags is None:
         return
-    missing = [name for name in needed if name.replace(".", "_") not in flags]
+    missing = [name for name in needed if name not in flags]
     if missing:
         raise ArtifactDamaged(
             f"{path} uses {', '.join(missing)}, which this CPU lacks:"

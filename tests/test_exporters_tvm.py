@@ -42,7 +42,12 @@ MakeArtifact = Callable[..., tuple[Artifact, Path]]
 PARITY = 1e-4
 """Largest difference, relative to the largest magnitude of the output."""
 
-CPUS = ("native", "x86-64-v3", "x86-64-v2") if platform.machine() == "x86_64" else ("native",)
+X86 = platform.machine() == "x86_64"
+CPUS = [
+    "native",
+    *((pytest.param("x86-64-v3", marks=pytest.mark.slow),) if X86 else ()),
+    *((pytest.param("x86-64-v2", marks=pytest.mark.slow),) if X86 else ()),
+]
 """Vectors of this machine, of eight lanes and of four."""
 
 RELU6 = Clip(0.0, 6.0)
@@ -262,9 +267,8 @@ PAIRS: tuple[tuple[Window, int, int, bool, Window, bool], ...] = (
 """(first window, inputs, outputs, planar, second window, whether it is a pool)."""
 
 
-@pytest.mark.parametrize(
-    ("cpu", "scratch"), [*((cpu, _tvm_fused.SCRATCH_BYTES) for cpu in CPUS), ("native", 1)]
-)
+@pytest.mark.parametrize("scratch", [_tvm_fused.SCRATCH_BYTES, 1])
+@pytest.mark.parametrize("cpu", CPUS)
 def test_fused_pairs_equal_torch(cpu: str, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The smallest scratch buffer makes the thinnest strips, with rows handed on between them.
     monkeypatch.setattr(_tvm_fused, "SCRATCH_BYTES", scratch)
@@ -469,12 +473,12 @@ def test_toolchain_says_what_the_code_needs(
     assert artifact.toolchain["apache-tvm"] == tvm.__version__
     assert int(artifact.toolchain["llvm"]) >= 15
     assert artifact.toolchain["target"].startswith("llvm -mtriple=")
-    if platform.machine() == "x86_64":
-        assert "sse4.2" in artifact.toolchain["cpu-features"].split()
+    if X86:
+        assert "sse4_2" in artifact.toolchain["cpu-features"].split()
 
 
 def test_a_named_cpu_limits_the_vectors() -> None:
-    if platform.machine() != "x86_64":
+    if not X86:
         pytest.skip("names x86 CPUs")
     old, new = _tvm_target.resolve("x86-64-v2"), _tvm_target.resolve("x86-64-v3")
     assert (old.lanes, new.lanes) == (4, 8)
@@ -483,12 +487,12 @@ def test_a_named_cpu_limits_the_vectors() -> None:
 
 
 def test_hidden_instructions_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    if platform.machine() != "x86_64":
+    if not X86:
         pytest.skip("hides x86 instructions")
-    monkeypatch.setattr(_tvm_target, "_host_features", lambda _: {"sse4.2"})
+    monkeypatch.setattr(_tvm_target, "_host_features", lambda: {"flags", "sse4_2", "popcnt"})
     target = _tvm_target.resolve("native")
     assert target.lanes == 4
-    assert target.features == ("sse4.2",)
+    assert target.features == ("popcnt", "sse4_2")
 
 
 def export(spec: ModelSpec, folder: Path, **options: Any) -> None:
