@@ -112,8 +112,8 @@ def compare(folder: Path, threads: int, rounds: int) -> None:
         options = RunOptions(threads=threads)
         sessions[exporter] = RUNNERS.get(runner)().open(artifact, path, options)
     found = sessions["tvm_dense"].run(image)
-    for name, values in zip(("logits", "offsets"), found, strict=True):
-        error = np.abs(values - answer[name]).max() / np.abs(answer[name]).max()
+    for name, output in zip(("logits", "offsets"), found, strict=True):
+        error = np.abs(output - answer[name]).max() / np.abs(answer[name]).max()
         print(f"{name}: largest difference from torch {error:.1e} of the largest magnitude")
     clocks = {"wall": time.perf_counter} | ({"CPU": time.thread_time} if threads == 1 else {})
     for clock_name, clock in clocks.items():
