@@ -14,6 +14,7 @@ DetbenchError
 ├── ParityFailed           an artifact that does not compute what the float network does
 ├── CellTimeout            a child process that had to be stopped
 ├── CellCrashed            a child process that died
+├── DownloadFailed         a file that could not be fetched, or is not the one that was published
 └── ResultsError           a results folder or record that cannot be read or written
 
 Each message is one sentence: what, where, what was expected, what to do. The command line prints
@@ -77,6 +78,10 @@ class CellTimeout(DetbenchError):
 
 class CellCrashed(DetbenchError):
     """A child process that died."""
+
+
+class DownloadFailed(DetbenchError):
+    """A file that could not be fetched, or is not the one that was published."""
 
 
 class ResultsError(DetbenchError):

@@ -1,0 +1,1 @@
+"""Files from the network: published weights and public data sets, verified before they are used."""
