@@ -71,7 +71,11 @@ def build(task: ExportTask) -> Artifact:
         )
         exported = _export(exporter, job)
         artifacts.write_extras(staging, spec.priors, answers)
-        listed = calibration.listing(request.calibration, picked) if exporter.calibrates else None
+        listed = (
+            calibration.listing(request.calibration, picked, prepare.fingerprint)
+            if exporter.calibrates
+            else None
+        )
         elapsed_ns = time.perf_counter_ns() - started
         artifact = _manifest(task, exporter, spec, exported, staging, listed, elapsed_ns)
         artifacts.publish(staging, artifact, folder)

@@ -48,13 +48,14 @@ def pick(calibration: Calibration) -> Picked:
     return Picked(data, chosen[: calibration.images], chosen[calibration.images :])
 
 
-def listing(calibration: Calibration, picked: Picked) -> CalibrationList:
-    """The calibration images by content."""
+def listing(calibration: Calibration, picked: Picked, preprocessing: str) -> CalibrationList:
+    """The calibration images by content, and the fingerprint of how they are prepared."""
     return CalibrationList(
         dataset=picked.data.name,
         split=picked.data.split,
         seed=calibration.seed,
         sha256=tuple(picked.data.digest(index) for index in picked.calibrating),
+        preprocessing=preprocessing,
     )
 
 

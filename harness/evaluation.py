@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,8 +11,10 @@ from numpy.typing import NDArray
 
 from harness.accuracy import compare, evaluate
 from harness.accuracy.audit import by_pycocotools
-from harness.cache import write_atomic
-from harness.errors import BadConfig, BadInput, ResultsError
+from harness.cache import sha256_text
+from harness.detections import Found, load, save
+from harness.errors import BadConfig, BadInput
+from harness.fidelity import fidelity
 from harness.interfaces import Dataset, Detections, Truth
 from harness.records import Artifact, Measurement
 from harness.registry import suggest
@@ -32,22 +32,33 @@ def score(
 ) -> list[Measurement]:
     """All accuracy figures, with data set, split and calibration overlap in their conditions.
 
+    Without ground truth there is only fidelity, and that only against a float parent.
+
     Raises:
         BadConfig: the data set has a class that the model does not know.
     """
-    to_model = class_map(data.labels, artifact.labels, f"{data.name}:{data.split}")
-    truths = [_mapped(data.truth(index), to_model) for index in range(len(data))]
-    found = list(evaluate(truths, detections, sizes, artifact.labels))
-    if task.audit:
-        check_by_pycocotools(found, truths, detections, len(artifact.labels))
     names = [data.image_id(index) for index in range(len(data))]
+    digests = [data.digest(index) for index in range(len(data))]
+    truths = _truths(data, artifact) if data.labelled else None
     if task.detections:
-        save(Path(task.detections), names, detections)
-    if task.reference:
-        parent_names, parent = load(Path(task.reference))
-        if parent_names == names:
-            found += compare(truths, parent, detections, sizes, artifact.labels)
-    return [*_with_data(found, data), _overlap(artifact, data)]
+        mine = Found(names, list(detections), list(sizes), digests, truths)
+        save(Path(task.detections), mine)
+    found: list[Measurement] = []
+    if truths is not None:
+        found += evaluate(truths, detections, sizes, artifact.labels)
+        if task.audit:
+            check_by_pycocotools(found, truths, detections, len(artifact.labels))
+    parent = load(Path(task.reference)) if task.reference else None
+    if parent is not None and parent.names == names:
+        same = parent.detections, detections, sizes, artifact.labels
+        found += compare(truths, *same) if truths is not None else ()
+        found += fidelity(names, *same)
+    return [*_with_data(found, data), _images(artifact, data, digests), _overlap(artifact, digests)]
+
+
+def _truths(data: Dataset, artifact: Artifact) -> list[Truth]:
+    to_model = class_map(data.labels, artifact.labels, f"{data.name}:{data.split}")
+    return [_mapped(data.truth(index), to_model) for index in range(len(data))]
 
 
 def check_by_pycocotools(
@@ -88,35 +99,6 @@ def class_map(
     return np.array(mapped, np.int64)
 
 
-def save(path: Path, names: Sequence[str], detections: Sequence[Detections]) -> None:
-    """Keep all detections of a data set in one ``.npz``: the evidence behind a score."""
-    stream = io.BytesIO()
-    arrays: dict[str, Any] = {
-        "names": np.array(names),
-        "counts": np.array([len(one.scores) for one in detections], np.int64),
-        "boxes": np.concatenate([one.boxes for one in detections]),
-        "labels": np.concatenate([one.labels for one in detections]),
-        "scores": np.concatenate([one.scores for one in detections]),
-    }
-    np.savez_compressed(stream, **arrays)
-    write_atomic(path, stream.getvalue())
-
-
-def load(path: Path) -> tuple[list[str], list[Detections]]:
-    """What `save` wrote.
-
-    Raises:
-        ResultsError: it is not such a file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            ends = np.cumsum(data["counts"])[:-1]
-            parts = (np.split(data[key], ends) for key in ("boxes", "labels", "scores"))
-            return data["names"].tolist(), [Detections(*one) for one in zip(*parts, strict=True)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ResultsError(f"detections {path} cannot be read ({error}): delete them") from None
-
-
 def _mapped(truth: Truth, to_model: NDArray[np.int64]) -> Truth:
     return truth._replace(labels=to_model[truth.labels])
 
@@ -128,14 +110,29 @@ def _with_data(found: Sequence[Measurement], data: Dataset) -> list[Measurement]
     ]
 
 
-def _overlap(artifact: Artifact, data: Dataset) -> Measurement:
+def _images(artifact: Artifact, data: Dataset, digests: Sequence[str]) -> Measurement:
+    """Which images were scored, by content, and which detections took part."""
+    return Measurement(
+        metric="accuracy.images",
+        value=float(len(digests)),
+        unit="images",
+        conditions={
+            "dataset": data.name,
+            "split": data.split,
+            "sha256": sha256_text(digests),
+            "labelled": data.labelled,
+            "score_threshold": artifact.decoding.score_threshold,
+            "max_detections": artifact.decoding.max_detections,
+        },
+    )
+
+
+def _overlap(artifact: Artifact, digests: Sequence[str]) -> Measurement:
     """How many evaluation images also calibrated the artifact, by content: it should be 0."""
     calibrating = set(artifact.calibration.sha256) if artifact.calibration else set()
-    digests = (data.digest(index) for index in range(len(data))) if calibrating else ()
-    common = sum(digest in calibrating for digest in digests)
     return Measurement(
         metric="accuracy.calibration_overlap",
-        value=float(common),
+        value=float(sum(digest in calibrating for digest in digests)),
         unit="images",
         conditions={"calibrated_on": len(calibrating)},
     )

@@ -265,6 +265,7 @@ class Execution:
             state=state,
             error=error,
             log=excerpt(log) if log else None,
+            preprocessing=results[-1].preprocessing if results else None,
         )
         self.folder.write_record(record)
         self.records[planned.id] = record

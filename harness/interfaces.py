@@ -43,11 +43,16 @@ class Truth(NamedTuple):
 
 
 class Dataset(ABC):
-    """Images with ground truth, read one at a time."""
+    """Images with ground truth, read one at a time.
+
+    ``labelled`` is False where there is no ground truth: then `truth` is never called, ``labels``
+    is the background alone, and models are only compared with their float parents.
+    """
 
     name: str
     split: str
     labels: tuple[str, ...]
+    labelled: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...

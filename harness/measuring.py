@@ -112,6 +112,7 @@ def measure(task: MeasureTask) -> ChildResult:
         state="ok",
         artifact_id=artifact.id,
         versions=versions,
+        preprocessing=opened.prepare.fingerprint,
         measurements=(*found, *loads, *_memory(before)) if timed else tuple(found),
     )
 

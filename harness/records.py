@@ -114,12 +114,16 @@ class FileEntry(Record, frozen=True, kw_only=True):
 
 
 class CalibrationList(Record, frozen=True, kw_only=True):
-    """The images that chose the quantization ranges, by content."""
+    """The images that chose the quantization ranges, by content.
+
+    ``preprocessing`` is the fingerprint of how they were prepared; None where it is not known.
+    """
 
     dataset: str
     split: str
     seed: int
     sha256: tuple[str, ...]
+    preprocessing: str | None = None
 
 
 class Artifact(Record, frozen=True, kw_only=True):
@@ -198,7 +202,10 @@ class Measurement(Record, frozen=True, kw_only=True):
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
-    """What became of one cell."""
+    """What became of one cell.
+
+    ``preprocessing`` is the fingerprint of how images were prepared; None where none were.
+    """
 
     cell: Cell
     cell_id: str
@@ -215,6 +222,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     state: State
     error: str | None = None
     log: str | None = None
+    preprocessing: str | None = None
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:

@@ -56,3 +56,4 @@ class ChildResult(Record, frozen=True, kw_only=True):
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
     elapsed_ns: int = 0
+    preprocessing: str | None = None
