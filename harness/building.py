@@ -1,4 +1,4 @@
-"""Make an artifact: build the network, load its weights, export it, add golden answers, publish.
+"""Make an artifact: build the network, load weights, follow the recipe, export, check, publish.
 
 Runs in a child process of its own, which may import torch and one exporter's toolchain.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import artifacts, calibration
+from harness import artifacts, calibration, recipes
 from harness.errors import ExportFailed, Unsupported
 from harness.extras import require
 from harness.images import Preprocessor, float_input, resize
@@ -50,6 +50,7 @@ def build(task: ExportTask) -> Artifact:
     if reason := exporter.unsupported(spec, request.exporter.options):
         raise Unsupported(reason)
     network = load_network(spec, Path(request.weights_path))
+    network, done = recipes.parse(request.recipe).apply(spec, network)
     picked = calibration.pick(request.calibration)
     prepare = Preprocessor(spec.image, float_input(spec.image))
     golden = np.stack([resize(picked.data.image(index), spec.image) for index in picked.golden])
@@ -77,7 +78,7 @@ def build(task: ExportTask) -> Artifact:
             else None
         )
         elapsed_ns = time.perf_counter_ns() - started
-        artifact = _manifest(task, exporter, spec, exported, staging, listed, elapsed_ns)
+        artifact = _manifest(task, exporter, spec, exported, staging, listed, done, elapsed_ns)
         artifacts.publish(staging, artifact, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -126,6 +127,7 @@ def _manifest(
     exported: Exported,
     folder: Path,
     listed: CalibrationList | None,
+    done: tuple[str, ...],
     elapsed_ns: int,
 ) -> Artifact:
     request = task.request
@@ -153,5 +155,5 @@ def _manifest(
         fingerprint=task.fingerprint,
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         export_ns=elapsed_ns,
-        notes=exported.notes,
+        notes=(*done, *exported.notes),
     )

@@ -85,6 +85,9 @@ def _run(commands: Commands) -> None:
     parser.add_argument("matrix", nargs="?", type=Path, help="a matrix file in YAML")
     group = parser.add_argument_group("what to measure (over the matrix file)")
     group.add_argument("--models", metavar="A,B:key=value", help="models, with options after ':'")
+    group.add_argument(
+        "--recipes", metavar="none,prune:0.8", help="what is done to the network before its export"
+    )
     group.add_argument("--exporters", metavar="A,B", help="default: all that are installed")
     group.add_argument("--runners", metavar="A,B", help="default: all that are installed")
     group.add_argument("--measures", metavar="accuracy,latency")
@@ -142,6 +145,7 @@ def _export(commands: Commands) -> None:
     )
     parser.add_argument("model", help="name or name:key=value, such as mb2_ssd_lite")
     parser.add_argument("exporter", help="name or name:key=value, such as onnx_int8")
+    parser.add_argument("--recipe", help="done to the network first, such as prune:0.8")
     parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
     parser.add_argument("--force", action="store_true", help="export again though it is cached")
     _weights(parser)
@@ -173,7 +177,9 @@ def _report(commands: Commands) -> None:
 
 def _list_and_show(commands: Commands) -> None:
     parser = _add(commands, "list", "show", "List what there is.")
-    parser.add_argument("kind", choices=["models", "exporters", "runners", "datasets", "weights"])
+    parser.add_argument(
+        "kind", choices=["models", "recipes", "exporters", "runners", "datasets", "weights"]
+    )
     _json(parser)
     parser = _add(commands, "show", "show", "Show a model: input, priors, classes, parameters.")
     parser.add_argument("model", help="name or name:key=value")

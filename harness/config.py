@@ -40,6 +40,7 @@ class Matrix(Record, frozen=True, kw_only=True):
     models: tuple[str, ...] = ("mb2_ssd_lite",)
     weights: str = "shipped"
     labels: str | None = None
+    recipes: tuple[str, ...] = ("none",)
     exporters: tuple[str, ...] | None = None
     runners: tuple[str, ...] | None = None
     threads: tuple[int, ...] | None = None
@@ -83,7 +84,7 @@ def overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(key: str, text: str) -> Any:
-    lists = {"models", "exporters", "runners", "measures"}
+    lists = {"models", "recipes", "exporters", "runners", "measures"}
     if key in lists:
         return split(text)
     if key == "threads":
@@ -131,6 +132,7 @@ def _check(matrix: Matrix, where: str) -> None:
     for key, value in positive.items():
         if value < 1:
             raise BadConfig(f"'{key}' of {where} is {value}, expected at least 1")
-    for key, values in (("models", matrix.models), ("measures", matrix.measures)):
+    lists = {"models": matrix.models, "recipes": matrix.recipes, "measures": matrix.measures}
+    for key, values in lists.items():
         if not values:
             raise BadConfig(f"'{key}' of {where} is empty: name at least one")

@@ -119,7 +119,7 @@ class Execution:
         later = [planned for planned in cells if planned.id not in parents.values()]
 
         def one(planned: PlannedCell) -> None:
-            parent = parents.get(planned.cell.model_name)
+            parent = parents.get(planned.cell.base_name)
             found = self.folder.detections_path(parent) if parent else None
             paired = found is not None and found.is_file() and parent != planned.id
             task = self._task(
@@ -138,7 +138,7 @@ class Execution:
         found: dict[str, str] = {}
         for planned in self.plan.cells:
             if planned.cell.measure == "accuracy" and planned.unsupported is None:
-                found.setdefault(planned.cell.model_name, planned.id)
+                found.setdefault(planned.cell.base_name, planned.id)
         return found
 
     def _time(self, progress: Progress) -> float | None:

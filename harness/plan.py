@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from harness import artifacts, calibration, weights
+from harness import artifacts, calibration, recipes, weights
 from harness.cache import cache_dir, sha256_text
 from harness.config import Matrix
 from harness.datasets import open_dataset
@@ -109,6 +110,7 @@ def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> 
                 measure=measure,
                 threads=threads,
                 dataset=matrix.data,
+                recipe=artifact.recipe,
             )
             reason = _reason(runner, artifact.format, threads)
             name = _cell_id(cell, artifact.sha256, matrix, runner)
@@ -131,10 +133,11 @@ def _exports(
     matrix: Matrix, exporters: Sequence[Request], plugins: Sequence[str]
 ) -> Iterator[ExportTask]:
     labels = Path(matrix.labels) if matrix.labels else None
+    chains = [str(recipes.parse(text)) for text in matrix.recipes]
     for text in matrix.models:
         model = _model(parse(text))
         found = weights.find(model.name, model.options, matrix.weights, labels)
-        for asked in exporters:
+        for recipe, asked in itertools.product(chains, exporters):
             exporter = EXPORTERS.get(asked.name)
             options = complete(asked.options, exporter.options, f"exporter {asked.name}")
             request = ExportRequest(
@@ -145,6 +148,7 @@ def _exports(
                 labels=found.labels,
                 exporter=Request(name=asked.name, options=options),
                 calibration=matrix.calibration,
+                recipe=recipe,
             )
             yield export_task(request, exporter, plugins)
 
@@ -258,6 +262,7 @@ def _cells(
             measure=measure,
             threads=threads,
             dataset=matrix.data,
+            recipe=request.recipe,
         )
         reason = missing or _reason(runner, exporter.format, threads)
         name = _cell_id(cell, export.fingerprint, matrix, runner)

@@ -178,12 +178,18 @@ class Cell(Record, frozen=True, kw_only=True):
     batch: int = 1
     target: str = "cpu"
     dataset: str = "shapes:val"
+    recipe: str = "none"
+
+    @property
+    def base_name(self) -> str:
+        """Model with its options, whatever the recipe: ``etinynet_ssd_lite:width=0.35``."""
+        given = ",".join(f"{key}={value}" for key, value in sorted(self.model_options.items()))
+        return f"{self.model}:{given}" if given else self.model
 
     @property
     def model_name(self) -> str:
-        """Model with its options, as shown to people: ``etinynet_ssd_lite:width=0.35``."""
-        given = ",".join(f"{key}={value}" for key, value in sorted(self.model_options.items()))
-        return f"{self.model}:{given}" if given else self.model
+        """Model with its options and recipe, as shown to people."""
+        return self.base_name if self.recipe == "none" else f"{self.base_name} {self.recipe}"
 
 
 class Measurement(Record, frozen=True, kw_only=True):

@@ -32,10 +32,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Plug-ins of one kind: ``kind`` is both the folder's name and the word used in messages."""
+    """Plug-ins of one kind: ``kind`` is the word used in messages, and the folder's name too."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, folder: str | None = None) -> None:
         self.kind = kind
+        self.folder = folder or kind
         self._found: dict[str, T] = {}
         self._where: dict[str, str] = {}
 
@@ -55,7 +56,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, sorted, from the folder, the entry points and the files loaded so far."""
-        files = (path.stem for path in (ROOT / self.kind).glob("*.py"))
+        files = (path.stem for path in (ROOT / self.folder).glob("*.py"))
         own = {name for name in files if not name.startswith("_")}
         return sorted(own | set(self._entry_points()) | set(self._found))
 
@@ -69,14 +70,14 @@ class Registry(Generic[T]):
         if name in self._found:
             return self._found[name]
         entry = self._entry_points().get(name)
-        if (ROOT / self.kind / f"{name}.py").is_file() and not name.startswith("_"):
-            importlib.import_module(f"{self.kind}.{name}")
+        if (ROOT / self.folder / f"{name}.py").is_file() and not name.startswith("_"):
+            importlib.import_module(f"{self.folder.replace('/', '.')}.{name}")
         elif entry is not None:
             entry.load()
         else:
             raise UnknownName(f"unknown {self.kind[:-1]} '{name}': {suggest(name, self.names())}")
         if name not in self._found:
-            raise BadConfig(f"{self.kind}/{name}.py registers nothing called '{name}'")
+            raise BadConfig(f"{self.folder}/{name}.py registers nothing called '{name}'")
         return self._found[name]
 
     def _entry_points(self) -> dict[str, metadata.EntryPoint]:

@@ -96,7 +96,8 @@ def split(text: str) -> list[str]:
     """``"a,b:x=1,y=2"`` as ``["a", "b:x=1,y=2"]``: a bare ``key=value`` belongs to its name."""
     found: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        goes_on = found and ":" in found[-1] and "=" in part and ":" not in part
+        key, equals, _ = part.partition("=")
+        goes_on = found and ":" in found[-1] and equals and ":" not in key
         if goes_on:
             found[-1] += f",{part}"
         else:

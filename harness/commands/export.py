@@ -22,6 +22,8 @@ def export(options: argparse.Namespace) -> int:
     """Export in a child process, then copy the artifact to where it is wanted."""
     asked = {**config.overrides(options.settings), "models": [options.model]}
     asked["exporters"] = [options.exporter]
+    if options.recipe:
+        asked["recipes"] = [options.recipe]
     for key in ("weights", "labels"):
         if getattr(options, key):
             asked[key] = getattr(options, key)

@@ -22,7 +22,7 @@ from harness.registry import load_file
 from harness.requests import split
 from harness.summary import describe_plan, table
 
-LISTS = ("models", "exporters", "runners", "measures")
+LISTS = ("models", "recipes", "exporters", "runners", "measures")
 
 
 def run(options: argparse.Namespace) -> int:

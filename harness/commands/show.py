@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.datasets import DATASETS
 from harness.extras import installed, require
-from harness.interfaces import EXPORTERS, MODELS, RUNNERS
+from harness.interfaces import EXPORTERS, MODELS, RECIPES, RUNNERS
 from harness.records import ModelSpec
 from harness.registry import load_file
 from harness.requests import parse
@@ -32,6 +32,10 @@ def list(options: argparse.Namespace) -> int:  # the command's name; the builtin
 def _rows(kind: str) -> Any:
     if kind == "models":
         return [{"name": name} for name in MODELS.names()]
+    if kind == "recipes":
+        return [
+            {"name": name, "options": dict(RECIPES.get(name).options)} for name in RECIPES.names()
+        ]
     if kind == "datasets":
         return [{"name": name, "what": what} for name, what in DATASETS.items()]
     if kind == "weights":

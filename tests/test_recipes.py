@@ -1,0 +1,149 @@
+"""Recipes: how they are asked for, what pruning keeps, and where the plan names them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import recipes
+from harness.config import load
+from harness.errors import BadConfig, UnknownName
+from harness.interfaces import RECIPES, ModelSpec, Recipe
+from harness.plan import export_tasks, make_plan
+from harness.records import Cell
+from harness.registry import ROOT
+from models.recipes.prune import keep
+
+
+def pointwise(network: Any) -> dict[str, Any]:
+    """The pruned weights by layer, (outputs, inputs)."""
+    return {
+        name: values.detach().numpy()[:, :, 0, 0]
+        for name, values in network.named_parameters()
+        if values.ndim == 4 and values.shape[2:] == (1, 1) and values.shape[1] > 1
+    }
+
+
+def pruned(spec: ModelSpec, text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    network, said = recipes.parse(text).apply(spec, copy.deepcopy(spec.build()))
+    return pointwise(network), said
+
+
+def test_the_smallest_weights_of_each_layer_go(tiny_spec: ModelSpec) -> None:
+    before = pointwise(tiny_spec.build())
+    after, (sentence,) = pruned(tiny_spec, "prune:0.75")
+    assert after
+    for name, weight in after.items():
+        stays = weight != 0
+        assert stays.sum() == weight.size - round(0.75 * weight.size)
+        np.testing.assert_array_equal(weight[stays], before[name][stays])
+        assert np.abs(before[name][~stays]).max() <= np.abs(weight[stays]).min()
+    assert "(75.0%)" in sentence
+    again, _ = pruned(tiny_spec, "prune:0.75")
+    for name, weight in after.items():
+        np.testing.assert_array_equal(again[name], weight)
+
+
+def test_only_pointwise_weights_change(tiny_spec: ModelSpec) -> None:
+    before = tiny_spec.build().state_dict()
+    network, _ = recipes.parse("prune:1").apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
+    changed = {
+        name for name, value in network.state_dict().items() if not value.equal(before[name])
+    }
+    assert changed == {n for n in changed if before[n].shape[2:] == (1, 1)}
+    assert not any(network.state_dict()[name].any() for name in changed)
+
+
+def test_global_pruning_ranks_all_layers_together() -> None:
+    small, large = np.full((4, 4), 0.1, np.float32), np.full((4, 8), 9.0, np.float32)
+    options = {"sparsity": 1 / 3, "pattern": "1x1", "scope": "global"}
+    kept = keep({"small": small, "large": large}, options)
+    assert not kept["small"].any()
+    assert kept["large"].all()
+
+
+@pytest.mark.parametrize("rows", [2, 4, 16])
+def test_blocks_go_as_a_whole_and_the_last_may_be_shorter(rows: int) -> None:
+    weight = np.random.default_rng(0).normal(size=(18, 10)).astype(np.float32)
+    options = {"sparsity": 0.5, "pattern": f"{rows}x1", "scope": "layer"}
+    kept = keep({"layer": weight}, options)["layer"]
+    scores = []
+    for start in range(0, 18, rows):
+        block = kept[start : start + rows]
+        assert (block == block[0]).all()
+        means = np.abs(weight[start : start + rows]).mean(axis=0)
+        scores += list(zip(means, block[0], strict=True))
+    assert min(s for s, stays in scores if stays) >= max(s for s, stays in scores if not stays)
+    assert sum(stays for _, stays in scores) == len(scores) - round(len(scores) / 2)
+
+
+def test_n_of_m_keeps_the_largest_of_each_group() -> None:
+    weight = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
+    kept = keep({"layer": weight}, {"sparsity": None, "pattern": "1:4", "scope": "layer"})["layer"]
+    for start in (0, 4, 8):
+        part = np.abs(weight[:, start : start + 4])
+        np.testing.assert_array_equal(kept[:, start : start + 4].argmax(1), part.argmax(1))
+        assert (kept[:, start : start + 4].sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prune:1.5", r"sparsity 1\.5: give a number from 0 to 1"),
+        ("prune:-0.1", r"sparsity -0\.1"),
+        ("prune", "sparsity None"),
+        ("prune:much", "sparsity 'much'"),
+        ("prune:0.8,pattern=3x3", "no pattern '3x3'"),
+        ("prune:pattern=4:2", "no pattern '4:2'"),
+        ("prune:0.8,pattern=2:4", "leave out sparsity and scope"),
+        ("prune:0.8,scope=all", "no scope 'all'"),
+        ("prune:0.8,sparsty=0.7", "did you mean 'sparsity'"),
+    ],
+)
+def test_what_cannot_be_followed_is_known_before_any_work(text: str, message: str) -> None:
+    with pytest.raises(BadConfig, match=message):
+        make_plan(load(None, {"recipes": [text], "exporters": ["onnx_float"]}))
+
+
+def test_an_unknown_recipe_is_named() -> None:
+    with pytest.raises(UnknownName, match="unknown recipe 'prone': did you mean 'prune'"):
+        recipes.parse("prone:0.8")
+
+
+def test_a_chain_is_followed_in_order(tiny_spec: ModelSpec) -> None:
+    chain = recipes.parse("prune:0.5 + prune:pattern=2:4")
+    assert str(chain) == (
+        "prune:pattern=1x1,scope=layer,sparsity=0.5+prune:pattern=2:4,scope=layer,sparsity=null"
+    )
+    assert recipes.parse(str(chain)) == chain
+    assert len(chain.apply(tiny_spec, copy.deepcopy(tiny_spec.build()))[1]) == 2
+    assert str(recipes.parse("none")) == "none"
+
+
+def test_the_plan_names_recipe_and_fingerprints_it() -> None:
+    asked = {"recipes": ["none", "prune:0.8"], "exporters": ["onnx_float"], "threads": [1]}
+    tasks = export_tasks(load(None, asked))
+    assert [task.request.recipe for task in tasks] == [
+        "none",
+        "prune:pattern=1x1,scope=layer,sparsity=0.8",
+    ]
+    assert len({task.fingerprint for task in tasks}) == 2
+    cells = [planned.cell for planned in make_plan(load(None, asked)).cells]
+    names = {cell.model_name for cell in cells}
+    assert len(names) == 2
+    assert {cell.base_name for cell in cells} == {"mb2_ssd_lite:width=1.0"}
+
+
+def test_a_cell_without_recipe_is_readable() -> None:
+    assert Cell.__struct_defaults__[-1] == "none"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "models/recipes").glob("[!_]*.py")))
+def test_recipes_say_what_they_are(name: str) -> None:
+    recipe = RECIPES.get(name)
+    assert issubclass(recipe, Recipe)
+    assert recipe.name == name
+    assert recipe.positional is None or recipe.positional in recipe.options
