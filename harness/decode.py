@@ -1,14 +1,16 @@
 """From a network's raw outputs to detections: one implementation for every runtime.
 
-What happens to one image, in this order (the policy of pytorch-ssd's predictor):
+What happens to one image, in this order; `harness.policies` names the combinations in use:
 
 1. scores: softmax over classes, or a sigmoid per class; class 0, the background, is dropped;
 2. per class, priors whose score is **above** the threshold, at most the best ``candidates``;
-3. boxes from offsets and priors, unclipped, relative to the image;
-4. per class, hard non-maximum suppression: best first, a box goes when its IoU with a better one
-   that stays is **above** ``iou_threshold``. IoU is taken on continuous coordinates, where it does
-   not change with the image's size or shape, so relative and pixel boxes agree;
-5. over all classes, the best ``max_detections``, scaled to the original image and clipped to it.
+3. boxes from offsets and priors, relative to the image, clipped to it now where ``clip`` is
+   ``before``;
+4. per class, non-maximum suppression, hard or soft (`harness.suppression`), at most
+   ``max_per_class``. IoU is taken on continuous coordinates, where it does not change with the
+   image's size or shape, so relative and pixel boxes agree;
+5. over all classes, the best ``max_detections``, scaled to the original image and, where ``clip``
+   is ``after``, clipped to it.
 
 Equal scores are ordered by prior index, then by class, so the answer never depends on a sort.
 Candidates that leave no area inside the image, or are not finite, are dropped between 3 and 4.
@@ -26,6 +28,7 @@ from harness import boxes as geometry
 from harness.errors import BadInput
 from harness.interfaces import Detections, RawOutputs
 from harness.records import Decoding, TensorSpec
+from harness.suppression import hard, soft
 
 # Slack, in units of the logit, of the test that spares hopeless priors the softmax: far above
 # float32 rounding of a logit difference, far below anything that costs time.
@@ -93,46 +96,6 @@ def class_scores(columns: NDArray[np.float32], score: str) -> NDArray[np.float32
         return np.asarray(powers[1:] / total, dtype=np.float32)
 
 
-def suppress(
-    boxes: NDArray[np.float64], labels: NDArray[np.int64], iou_threshold: float, limit: int
-) -> NDArray[np.int64]:
-    """Indices of the boxes that survive hard suppression within their class, ascending.
-
-    Args:
-        boxes: ``(n, 4)`` corner form, best first.
-        labels: ``(n,)`` class of each box; classes do not touch each other.
-        limit: stop after so many survivors: those that follow are worse.
-    """
-    grouped = np.argsort(labels, kind="stable")  # each class's boxes in a row, best first
-    owners = labels[grouped]
-    ends = np.searchsorted(owners, owners, side="right").tolist()
-    places = np.empty_like(grouped)
-    places[grouped] = np.arange(len(grouped))
-    # Far corners and negated near corners: one minimum gives both sides of an intersection.
-    reach = np.ascontiguousarray(np.concatenate([boxes[:, 2:], -boxes[:, :2]], axis=1)[grouped].T)
-    areas = geometry.area(boxes)[grouped]
-    gone = np.zeros(len(boxes), dtype=np.bool_)
-    flags = gone.data  # reads a single flag faster than the array does
-    kept: list[int] = []
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is no overlap: not above any
-        for index, place in enumerate(places.tolist()):
-            if flags[place]:
-                continue
-            kept.append(index)
-            if len(kept) == limit:
-                break
-            rest = slice(place + 1, ends[place])
-            near = np.minimum(reach[:, rest], reach[:, place, None])
-            sides = near[:2] + near[2:]
-            np.maximum(sides, 0.0, out=sides)
-            inter = sides[0] * sides[1]
-            union = areas[rest] + areas[place]
-            union -= inter
-            inter /= union
-            gone[rest] |= inter > iou_threshold
-    return np.array(kept, dtype=np.int64)
-
-
 def _candidates(
     logits: NDArray[np.float32], decoding: Decoding
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -141,9 +104,10 @@ def _candidates(
     hopeful = np.flatnonzero(_may_pass(columns, decoding))
     scores = class_scores(columns[:, hopeful], decoding.score)
     passed = scores > decoding.score_threshold
-    crowded = np.flatnonzero(passed.sum(axis=1) > decoding.candidates)
-    if crowded.size:
-        passed[crowded] = _best_of(scores[crowded], decoding.candidates)
+    if decoding.candidates is not None:
+        crowded = np.flatnonzero(passed.sum(axis=1) > decoding.candidates)
+        if crowded.size:
+            passed[crowded] = _best_of(scores[crowded], decoding.candidates)
     priors, classes = np.nonzero(np.ascontiguousarray(passed.T))
     values = scores[classes, priors]
     best = np.argsort(-values, kind="stable")
@@ -192,14 +156,20 @@ def _detections(
         offsets, priors[rows], decoding.center_variance, decoding.size_variance
     )
     with np.errstate(invalid="ignore"):
-        scaled = geometry.clip(relative * (width, height, width, height), height, width)
-    pixels = scaled.astype(np.float32)
-    usable = (pixels[:, :2] < pixels[:, 2:]).all(axis=1) & np.isfinite(relative).all(axis=1)
+        if decoding.clip == "before":
+            relative = geometry.clip(relative, 1.0, 1.0)
+        scaled = relative * (width, height, width, height)
+        inside = geometry.clip(scaled, height, width).astype(np.float32)
+    pixels = scaled.astype(np.float32) if decoding.clip == "never" else inside
+    usable = (inside[:, :2] < inside[:, 2:]).all(axis=1) & np.isfinite(relative).all(axis=1)
     if not usable.all():
         labels, scores = labels[usable], scores[usable]
         relative, pixels = relative[usable], pixels[usable]
-    kept = suppress(relative, labels, decoding.iou_threshold, decoding.max_detections)
-    return Detections(boxes=pixels[kept], labels=labels[kept], scores=scores[kept])
+    if decoding.suppression == "hard":
+        kept = hard(relative, labels, decoding)
+        return Detections(boxes=pixels[kept], labels=labels[kept], scores=scores[kept])
+    kept, lowered = soft(relative, labels, scores, decoding)
+    return Detections(boxes=pixels[kept], labels=labels[kept], scores=lowered)
 
 
 def _check(

@@ -47,15 +47,38 @@ class ImageSpec(Record, frozen=True, kw_only=True):
 
 
 class Decoding(Record, frozen=True, kw_only=True):
-    """How logits and offsets become detections (SSD, Liu et al. 2016, section 2.2)."""
+    """How logits and offsets become detections (SSD, Liu et al. 2016, section 2.2).
 
+    The named ones are in `harness.policies`; what each step does is in `harness.decode`.
+
+    Attributes:
+        policy: name of the policy that this is, or was changed from.
+        score_threshold: candidates score above it.
+        shown_score: what an application shows: precision, recall and F1 are counted from it up.
+        iou_threshold: overlap above which hard and linear suppression act.
+        iou_epsilon: added to the union of two boxes relative to the image, as pytorch-ssd does.
+        suppression: hard, or soft (Bodla et al. 2017), which lowers scores instead of dropping.
+        sigma: of Gaussian soft suppression.
+        candidates: most per class before suppression; None is all.
+        max_per_class: most per class after suppression; None is all.
+        max_detections: most over all classes; None is all.
+        clip: boxes are cut to the image before suppression, after it, or never.
+    """
+
+    policy: str = "detbench"
     score: Literal["softmax", "sigmoid"] = "softmax"
     center_variance: float = 0.1
     size_variance: float = 0.2
     score_threshold: float = 0.01
+    shown_score: float = 0.5
     iou_threshold: float = 0.45
-    candidates: int = 200
-    max_detections: int = 100
+    iou_epsilon: float = 0.0
+    suppression: Literal["hard", "soft-linear", "soft-gaussian"] = "hard"
+    sigma: float = 0.5
+    candidates: int | None = 200
+    max_per_class: int | None = None
+    max_detections: int | None = 100
+    clip: Literal["before", "after", "never"] = "after"
 
 
 class Source(Record, frozen=True, kw_only=True):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,96 +10,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import boxes as geometry
-from harness.decode import class_scores, decode, dequantize, suppress
+from harness.decode import class_scores, decode, dequantize
 from harness.errors import BadInput
 from harness.interfaces import Detections, RawOutputs
 from harness.records import Decoding, TensorSpec
-
-
-def slow_iou(one: list[float], two: list[float]) -> float:
-    width = min(one[2], two[2]) - max(one[0], two[0])
-    height = min(one[3], two[3]) - max(one[1], two[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    inter = width * height
-    areas = [max(b[2] - b[0], 0.0) * max(b[3] - b[1], 0.0) for b in (one, two)]
-    return inter / (areas[0] + areas[1] - inter)
-
-
-def slow_box(offset: np.ndarray, prior: np.ndarray, decoding: Decoding) -> list[float]:
-    dx, dy, dw, dh = (float(value) for value in offset)
-    cx, cy, w, h = (float(value) for value in prior)
-    center = cx + dx * decoding.center_variance * w, cy + dy * decoding.center_variance * h
-    half = (
-        w * float(np.exp(dw * decoding.size_variance)) / 2,
-        h * float(np.exp(dh * decoding.size_variance)) / 2,
-    )
-    return [center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]]
-
-
-def slow_decode(
-    logits: np.ndarray,
-    offsets: np.ndarray,
-    priors: np.ndarray,
-    decoding: Decoding,
-    size: tuple[int, int],
-) -> list[tuple[float, int, list[float]]]:
-    """``(score, label, box)``: a class at a time, a box at a time, as the docstring says it."""
-    height, width = size
-    scores = class_scores(np.ascontiguousarray(logits.T), decoding.score)
-    survivors = []
-    for label in range(1, logits.shape[1]):
-        of_class = [(float(s), p) for p, s in enumerate(scores[label - 1])]
-        passed = [(s, p) for s, p in of_class if s > np.float32(decoding.score_threshold)]
-        passed.sort(key=lambda item: (-item[0], item[1]))
-        kept: list[list[float]] = []
-        for score, prior in passed[: decoding.candidates]:
-            box = slow_box(offsets[prior], priors[prior], decoding)
-            pixels = [
-                np.float32(min(max(value * side, 0), side))
-                for value, side in zip(box, (width, height, width, height), strict=True)
-            ]
-            if not all(map(math.isfinite, box)) or pixels[0] >= pixels[2] or pixels[1] >= pixels[3]:
-                continue
-            if all(slow_iou(box, better) <= decoding.iou_threshold for better in kept):
-                kept.append(box)
-                survivors.append((-score, prior, label, pixels))
-    survivors.sort(key=lambda item: item[:3])
-    return [(-s, label, box) for s, _, label, box in survivors[: decoding.max_detections]]
-
-
-def random_case(rng: np.random.Generator) -> tuple[RawOutputs, np.ndarray, Decoding]:
-    """A small head with many ties: logits and offsets on a coarse grid, priors on a lattice."""
-    priors, classes = int(rng.integers(1, 40)), int(rng.integers(2, 6))
-    logits = rng.integers(-4, 5, (1, priors, classes)) / rng.choice([1.0, 2.0])
-    offsets = rng.integers(-4, 5, (1, priors, 4)) * rng.choice([0.0, 1.25, 2.5])
-    anchors = np.concatenate(
-        [rng.integers(0, 9, (priors, 2)) / 8, rng.choice([0.125, 0.25, 0.5], (priors, 2))], 1
-    )
-    decoding = Decoding(
-        score=str(rng.choice(["softmax", "sigmoid"])),  # type: ignore[arg-type]  # one of the two
-        score_threshold=float(rng.choice([0.0, 0.01, 0.25, 0.5])),
-        iou_threshold=float(rng.choice([0.0, 0.25, 0.45, 0.5, 1.0])),
-        candidates=int(rng.choice([1, 3, 10, 200])),
-        max_detections=int(rng.choice([1, 5, 100])),
-    )
-    raw = RawOutputs(logits.astype(np.float32), offsets.astype(np.float32))
-    return raw, anchors.astype(np.float32), decoding
+from tests.slow_decoding import random_case, slow_decode
 
 
 def test_equals_the_slow_implementation_on_thousands_of_cases_with_ties() -> None:
+    """Hard and soft, every limit, every kind of clipping; soft scores to float rounding."""
     rng = np.random.default_rng(0)
-    found = 0
-    for case in range(2000):
+    found: Counter[str] = Counter()
+    for case in range(1500):
         outputs, priors, decoding = random_case(rng)
         size = (int(rng.integers(1, 500)), int(rng.integers(1, 500)))
         (got,) = decode(outputs, priors=priors, decoding=decoding, sizes=[size])
         expected = slow_decode(outputs.logits[0], outputs.offsets[0], priors, decoding, size)
         assert got.labels.tolist() == [label for _, label, _ in expected], case
-        assert got.scores.tolist() == [score for score, _, _ in expected], case
         assert got.boxes.tolist() == [box for _, _, box in expected], case
-        found += len(expected)
-    assert found > 10_000  # the cases are not empty ones
+        scores = [score for score, _, _ in expected]
+        assert got.scores.tolist() == (
+            scores if decoding.suppression == "hard" else pytest.approx(scores, rel=1e-6)
+        ), case
+        found[decoding.suppression] += len(expected)
+        found[decoding.clip] += len(expected)
+    assert len(found) == 6
+    assert min(found.values()) > 2_500, found  # the cases are not empty ones
 
 
 def test_equals_the_slow_implementation_on_a_head_of_real_size() -> None:
@@ -161,14 +96,6 @@ def test_touching_boxes_of_neighbouring_classes_and_of_one_class_all_stay() -> N
     assert len(got.scores) == 4
     mixed = one_image(boxes * 2, [0.9, 0.8, 0.7, 0.6] * 2, [1] * 4 + [2] * 4, iou_threshold=0.0)
     assert len(mixed.scores) == 8
-
-
-def test_overlap_at_the_threshold_stays() -> None:
-    """IoU of exactly 1/2; the boxes are dyadic, so nothing is rounded."""
-    boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5]])
-    labels = np.array([1, 1])
-    assert suppress(boxes, labels, 0.5, 9).tolist() == [0, 1]
-    assert suppress(boxes, labels, np.nextafter(0.5, 0), 9).tolist() == [0]
 
 
 def test_a_suppressed_box_suppresses_nothing() -> None:
@@ -299,46 +226,6 @@ def test_shapes_that_do_not_fit_are_refused(
     priors = np.full((6, 4), 0.5, np.float32)
     with pytest.raises(BadInput, match=rf"expected \({images}, 6, classes\)"):
         decode(outputs, priors=priors, decoding=Decoding(), sizes=[(10, 10)] * images)
-
-
-lattice = st.integers(0, 8).map(lambda value: value / 8)
-ranked_boxes = st.lists(
-    st.tuples(lattice, lattice, lattice, lattice, st.integers(1, 3)), max_size=25
-).map(
-    lambda rows: (
-        np.array(
-            [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in rows], np.float64
-        ).reshape(-1, 4),
-        np.array([label for *_, label in rows], np.int64),
-    )
-)
-thresholds = st.sampled_from([0.0, 0.25, 0.45, 0.5, 0.75, 1.0])
-
-
-@settings(max_examples=300)
-@given(ranked_boxes, thresholds)
-def test_survivors_do_not_suppress_each_other_and_the_rest_is_suppressed(
-    ranked: tuple[np.ndarray, np.ndarray], threshold: float
-) -> None:
-    boxes, labels = ranked
-    kept = suppress(boxes, labels, threshold, 100)
-    overlap = geometry.iou(boxes, boxes)
-    clash = (overlap > threshold) & (labels[:, None] == labels)
-    assert not any(clash[one, two] for one, two in itertools.combinations(kept.tolist(), 2))
-    for gone in set(range(len(boxes))) - set(kept.tolist()):
-        assert clash[kept[kept < gone], gone].any()
-
-
-@settings(max_examples=200)
-@given(ranked_boxes, thresholds, st.integers(1, 6))
-def test_suppression_is_idempotent_and_a_limit_only_shortens_it(
-    ranked: tuple[np.ndarray, np.ndarray], threshold: float, limit: int
-) -> None:
-    boxes, labels = ranked
-    kept = suppress(boxes, labels, threshold, 100)
-    again = suppress(boxes[kept], labels[kept], threshold, 100)
-    assert again.tolist() == list(range(len(kept)))
-    assert suppress(boxes, labels, threshold, limit).tolist() == kept[:limit].tolist()
 
 
 @settings(max_examples=100, deadline=None)

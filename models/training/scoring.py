@@ -29,7 +29,7 @@ class Score(Record, frozen=True, kw_only=True):
     images: int
     score_threshold: float
     iou_threshold: float
-    max_detections: int
+    max_detections: int | None
 
 
 def score(network: nn.Module, spec: ModelSpec, data: Dataset, *, device: str = "cpu") -> Score:
