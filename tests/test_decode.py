@@ -35,7 +35,7 @@ def test_equals_the_slow_implementation_on_thousands_of_cases_with_ties() -> Non
         found[decoding.suppression] += len(expected)
         found[decoding.clip] += len(expected)
     assert len(found) == 6
-    assert min(found.values()) > 2_500, found  # the cases are not empty ones
+    assert min(found.values()) > 2_000, found  # the cases are not empty ones
 
 
 def test_equals_the_slow_implementation_on_a_head_of_real_size() -> None:
