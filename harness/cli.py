@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _artifact_commands(commands)
     _report(commands)
     _list_and_show(commands)
+    _fetch(commands)
     _train(commands)
     _doctor(commands)
     return parser
@@ -98,7 +99,11 @@ def _run(commands: Commands) -> None:
 
 
 def _weights(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--weights", metavar="FILE", help="a checkpoint; default: the shipped one")
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint, or a name of detbench list weights; default: the shipped one",
+    )
     group.add_argument(
         "--labels", metavar="FILE", help="classes of --weights, one a line, background first"
     )
@@ -184,6 +189,15 @@ def _list_and_show(commands: Commands) -> None:
     parser = _add(commands, "show", "show", "Show a model: input, priors, classes, parameters.")
     parser.add_argument("model", help="name or name:key=value")
     _json(parser)
+
+
+def _fetch(commands: Commands) -> None:
+    parser = _add(
+        commands, "fetch", "fetch", "Fetch published weights or a public data set, and verify it."
+    )
+    parser.add_argument("what", choices=["weights"])
+    parser.add_argument("names", nargs="*", help="of weights: see detbench list weights")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _train(commands: Commands) -> None:

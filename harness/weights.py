@@ -2,6 +2,7 @@
 
 Weights that detbench ships lie in ``models/weights/`` as ``<name>.safetensors`` with a manifest
 ``<name>.json`` beside it. A user's own file may have such a manifest, or comes with ``--labels``.
+Published ones are named as in ``detbench list weights``, once ``detbench fetch weights`` has them.
 Nothing here needs torch, so that a plan can be made and fingerprinted without it.
 """
 
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from harness.cache import sha256_file
 from harness.errors import BadCheckpoint, BadConfig
+from harness.fetch.published import PublishedWeights, all_published, published
+from harness.fetch.weights import is_fetched
 from harness.records import Scalar
 from harness.registry import ROOT
 
@@ -30,19 +33,41 @@ class Weights(NamedTuple):
 
 
 def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path | None) -> Weights:
-    """The weights meant by ``shipped`` or by a path, with their labels.
+    """The weights meant by ``shipped``, by a path or by a published name, with their labels.
 
     Raises:
-        BadCheckpoint: nothing is shipped for this model and options, or no such file.
+        BadCheckpoint: nothing is shipped for this model and options, no such file, or published
+            weights that are of another model or were not fetched.
         BadConfig: the labels are unknown.
     """
     if weights == "shipped":
         return _shipped(model, options)
     path = Path(weights)
+    if not path.is_file() and weights in all_published():
+        return _published(model, published(weights), labels)
     if not path.is_file():
-        raise BadCheckpoint(f"checkpoint {path} does not exist: check the path of --weights")
+        raise BadCheckpoint(
+            f"checkpoint {path} does not exist, and no published weights have that name: check the"
+            " path of --weights, or see  detbench list weights"
+        )
     names = _read_labels(labels) if labels else _manifest_labels(path)
     return Weights(path.resolve(), sha256_file(path), names, str(path))
+
+
+def _published(model: str, entry: PublishedWeights, labels: Path | None) -> Weights:
+    if entry.kind == "backbone" or entry.model != model:
+        part = "the backbone of " if entry.kind == "backbone" else ""
+        raise BadCheckpoint(
+            f"weights {entry.name} are those of {part}{entry.model}, not of the detector {model}:"
+            " see  detbench list weights"
+        )
+    if not is_fetched(entry):
+        raise BadCheckpoint(
+            f"weights {entry.name} are not in the cache, or are damaged: run "
+            f" detbench fetch weights {entry.name}"
+        )
+    names = _read_labels(labels) if labels else entry.labels
+    return Weights(entry.path, sha256_file(entry.path), names, f"published:{entry.name}")
 
 
 def shipped_manifests() -> list[dict[str, Any]]:

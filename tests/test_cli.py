@@ -55,7 +55,19 @@ def test_help_is_fast() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "export", "eval", "latency", "parity", "report", "list", "show", "train", "doctor"],
+    [
+        "run",
+        "export",
+        "eval",
+        "latency",
+        "parity",
+        "report",
+        "list",
+        "show",
+        "fetch",
+        "train",
+        "doctor",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     done = detbench(command, "--help")

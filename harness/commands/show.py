@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.commands.list_weights import weight_rows
 from harness.datasets import DATASETS
 from harness.extras import installed, require
 from harness.interfaces import EXPORTERS, MODELS, RECIPES, RUNNERS
@@ -39,8 +40,7 @@ def _rows(kind: str) -> Any:
     if kind == "datasets":
         return [{"name": name, "what": what} for name, what in DATASETS.items()]
     if kind == "weights":
-        keys = ("model", "model_options", "data", "score")
-        return [{key: found.get(key) for key in keys} for found in shipped_manifests()]
+        return weight_rows()
     registry: Any = EXPORTERS if kind == "exporters" else RUNNERS
     rows = []
     for name in registry.names():
