@@ -7,28 +7,77 @@ positions are the names in their checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 Activation = Callable[[], nn.Module]
 
+relu: Activation = partial(nn.ReLU, inplace=True)
+relu6: Activation = partial(nn.ReLU6, inplace=True)
 
-def conv_bn_relu6(inputs: int, outputs: int, *, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution, batch norm, ReLU6; padded so that stride 1 keeps the size."""
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What families of detectors do differently in otherwise equal blocks.
+
+    Attributes:
+        activation: made anew for every place.
+        convolution: `nn.Conv2d`, or a subclass that pads in another way.
+        epsilon: of batch norm.
+    """
+
+    activation: Activation = relu6
+    convolution: type[nn.Conv2d] = nn.Conv2d
+    epsilon: float = 1e-5
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Batch norm over ``channels``."""
+        return nn.BatchNorm2d(channels, eps=self.epsilon)
+
+
+RELU = Style(activation=relu)
+RELU6 = Style(activation=relu6)
+
+
+def conv_bn(
+    inputs: int, outputs: int, style: Style, *, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution, batch norm, activation; padded so that stride 1 keeps the size."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(inplace=True),
+        style.convolution(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        style.norm(outputs),
+        style.activation(),
+    )
+
+
+def depthwise_unit(inputs: int, outputs: int, style: Style, *, stride: int = 1) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise, each with batch norm and activation (MobileNet, table 1)."""
+    return nn.Sequential(
+        *conv_bn(inputs, inputs, style, kernel=3, stride=stride, groups=inputs),
+        *conv_bn(inputs, outputs, style, kernel=1),
     )
 
 
 def separable(
-    inputs: int, outputs: int, *, kernel: int, stride: int, activation: Activation
+    inputs: int,
+    outputs: int,
+    *,
+    kernel: int,
+    activation: Activation,
+    stride: int = 1,
+    padding: int | None = None,
+    norm: bool = True,
 ) -> nn.Sequential:
-    """Depthwise convolution, batch norm, activation, pointwise convolution; both with bias."""
+    """Depthwise convolution, batch norm (or none), activation, pointwise; both with bias.
+
+    Without ``padding`` it is padded so that stride 1 keeps the size.
+    """
+    padding = kernel // 2 if padding is None else padding
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs),
-        nn.BatchNorm2d(inputs),
+        nn.Conv2d(inputs, inputs, kernel, stride, padding, groups=inputs),
+        *([nn.BatchNorm2d(inputs)] if norm else []),
         activation(),
         nn.Conv2d(inputs, outputs, 1),
     )
@@ -41,17 +90,17 @@ class InvertedResidual(nn.Module):
     convolution is left out.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, style: Style = RELU6, *, stride: int, expansion: float
+    ) -> None:
         super().__init__()
         hidden = round(inputs * expansion)
-        expand = [] if expansion == 1 else [*conv_bn_relu6(inputs, hidden, kernel=1, stride=1)]
+        expand = [] if expansion == 1 else [*conv_bn(inputs, hidden, style, kernel=1)]
         self.conv = nn.Sequential(
             *expand,
-            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU6(inplace=True),
+            *conv_bn(hidden, hidden, style, kernel=3, stride=stride, groups=hidden),
             nn.Conv2d(hidden, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            style.norm(outputs),
         )
         self.residual = stride == 1 and inputs == outputs
 

@@ -1,18 +1,22 @@
 """Prior boxes of single-shot detectors: the centre of every cell of every map, in a few shapes.
 
-Source: SSD (Liu et al. 2016, section 2.2) with the sizes given as pixels per map, as in
-qfgaohao/pytorch-ssd. Order: map, row, column, then shape (small square, large square, and for
-each ratio the wide box before the tall one), which is the order of the heads' channels.
+Source: SSD (Liu et al. 2016, section 2.2). Each family of detectors has a rule of its own for the
+shapes; they meet in `Level`. Order: map, row, column, then shape, which is the order of the heads'
+channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,63 +24,78 @@ class Level:
     """The priors of one feature map.
 
     Attributes:
-        cells: height and width of the square map.
-        stride: pixels between the centres of neighbouring cells.
-        smallest: side of the small square, in pixels.
-        largest: the large square has side ``sqrt(smallest * largest)``.
-        ratios: width over height of the other shapes; each also counts turned by a quarter.
+        cells: height and width of the map.
+        shapes: width and height of each box in pixels.
+        stride: pixels between the centres of neighbouring cells, in both directions; None where
+            the cells divide the image evenly.
     """
 
-    cells: int
-    stride: float
-    smallest: float
-    largest: float
-    ratios: tuple[float, ...]
-
-    @property
-    def shapes(self) -> list[tuple[float, float]]:
-        """Width and height of each shape in pixels."""
-        side = self.smallest
-        large = sqrt(self.smallest * self.largest)
-        boxes = [(side, side), (large, large)]
-        for ratio in self.ratios:
-            root = sqrt(ratio)
-            boxes += [(side * root, side / root), (side / root, side * root)]
-        return boxes
+    cells: Size
+    shapes: tuple[tuple[float, float], ...]
+    stride: float | None = None
 
 
-def make_priors(size: int, levels: Sequence[Level]) -> NDArray[np.float32]:
-    """``(priors, 4)`` float32 ``(cx, cy, w, h)`` relative to a square image, clamped to 0..1."""
+def ssd_level(
+    cells: int, stride: float, smallest: float, largest: float, ratios: Iterable[float]
+) -> Level:
+    """A square map by the rule of qfgaohao/pytorch-ssd, with sizes in pixels.
+
+    Args:
+        smallest: side of the small square.
+        largest: the large square has side ``sqrt(smallest * largest)``.
+        ratios: width over height of the other shapes, which have the small square's area; each
+            also counts turned by a quarter, the wide box before the tall one.
+    """
+    large = sqrt(smallest * largest)
+    shapes = [(smallest, smallest), (large, large)]
+    for ratio in ratios:
+        root = sqrt(ratio)
+        shapes += [(smallest * root, smallest / root), (smallest / root, smallest * root)]
+    return Level(cells=(cells, cells), stride=stride, shapes=tuple(shapes))
+
+
+def make_priors(size: Size, levels: Sequence[Level], *, clamp: bool = True) -> NDArray[np.float32]:
+    """``(priors, 4)`` float32 ``(cx, cy, w, h)`` relative to an image of ``size``.
+
+    Args:
+        size: height and width of the network's input in pixels.
+        clamp: cut every value to 0..1, as the PyTorch families do and TensorFlow's do not.
+    """
+    height, width = size
     maps = []
     for level in levels:
-        centres = (np.arange(level.cells) + 0.5) * level.stride / size
-        cy, cx = np.meshgrid(centres, centres, indexing="ij")
-        shapes = np.asarray(level.shapes) / size
-        grid = np.empty((level.cells, level.cells, len(shapes), 4))
+        rows, columns = level.cells
+        cy, cx = np.meshgrid(
+            (np.arange(rows) + 0.5) * (level.stride or height / rows) / height,
+            (np.arange(columns) + 0.5) * (level.stride or width / columns) / width,
+            indexing="ij",
+        )
+        grid = np.empty((rows, columns, len(level.shapes), 4))
         grid[..., 0] = cx[..., None]
         grid[..., 1] = cy[..., None]
-        grid[..., 2:] = shapes
+        grid[..., 2:] = np.asarray(level.shapes) / (width, height)
         maps.append(grid.reshape(-1, 4))
-    return np.clip(np.concatenate(maps), 0.0, 1.0).astype(np.float32)
+    priors = np.concatenate(maps)
+    return (np.clip(priors, 0.0, 1.0) if clamp else priors).astype(np.float32)
 
 
 def rescale(
-    levels: Sequence[Level], size: int, other: int, cells: Sequence[int]
+    levels: Sequence[Level], size: Size, other: Size, cells: Sequence[Size]
 ) -> tuple[Level, ...]:
     """The same priors, relative to the image, for a network run at another input size.
 
     Args:
         size: the input size that ``levels`` are made for, in pixels.
-        other: the new input size.
-        cells: side of every feature map at the new size.
+        other: the new input size, of the same shape (height over width).
+        cells: height and width of every feature map at the new size.
     """
+    if other == size:
+        return tuple(levels)
+    growth = other[0] / size[0]
     return tuple(
         Level(
             cells=count,
-            stride=level.stride if other == size else other / count,
-            smallest=level.smallest * other / size,
-            largest=level.largest * other / size,
-            ratios=level.ratios,
+            shapes=tuple((width * growth, height * growth) for width, height in level.shapes),
         )
         for level, count in zip(levels, cells, strict=True)
     )

@@ -15,46 +15,63 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.errors import BadConfig
-from models._priors import Level, make_priors, rescale
+from models._priors import Level, Size, make_priors, rescale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heads:
-    """One class head and one box head per feature map, and the priors they predict for."""
+    """One class head and one box head per feature map, and the priors they predict for.
+
+    ``size`` is the input's height and width, ``clamp`` whether priors are cut to the image.
+    """
 
     classes: int
-    size: int
+    size: Size
     levels: tuple[Level, ...]
     classification: Sequence[nn.Module]
     regression: Sequence[nn.Module]
+    clamp: bool = True
 
 
 class Ssd(nn.Module):
     """``(n, 3, h, w) float32 -> logits (n, priors, classes), offsets (n, priors, 4)``, both raw.
 
-    Subclasses say in `sources` how the feature maps arise. The member names are those of the
-    published checkpoints.
+    The member names are those of the published checkpoints. Subclasses whose feature maps are not
+    simply what some layers of ``base_net`` answer say in `backbone` how they arise.
     """
 
-    def __init__(self, base: nn.Sequential, extras: Sequence[nn.Module], heads: Heads) -> None:
+    def __init__(
+        self,
+        base: nn.Sequential,
+        extras: Sequence[nn.Module],
+        heads: Heads,
+        taps: Sequence[int] = (),
+    ) -> None:
+        """``taps``: number of layers of ``base`` before each of its feature maps."""
         super().__init__()
         self.classes, self.size, self.levels = heads.classes, heads.size, heads.levels
+        self.clamp, self.taps = heads.clamp, tuple(taps)
         self.base_net = base
         self.extras = nn.ModuleList(extras)
         self.classification_headers = nn.ModuleList(heads.classification)
         self.regression_headers = nn.ModuleList(heads.regression)
         initialise(self)
 
-    def sources(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of the backbone, largest first."""
-        raise NotImplementedError
+    def backbone(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Feature maps of the backbone, largest first, and what the extra layers go on from."""
+        found = []
+        for position, layer in enumerate(self.base_net, start=1):
+            x = layer(x)
+            if position in self.taps:
+                found.append(x)
+        return found, x
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """All feature maps that heads sit on, largest first."""
-        found = self.sources(x)
+        found, x = self.backbone(x)
         for extra in self.extras:
-            found.append(extra(found[-1]))
+            x = extra(x)
+            found.append(x)
         return found
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,24 +83,26 @@ class Ssd(nn.Module):
         return torch.cat(logits, 1), torch.cat(offsets, 1)
 
     @torch.no_grad()
-    def priors_at(self, size: int, *, close_up: bool = False) -> NDArray[np.float32]:
-        """Priors for a square input of another size, as multi-size training needs them.
+    def priors_at(self, size: Size, *, close_up: bool = False) -> NDArray[np.float32]:
+        """Priors for an input of another size, as multi-size training needs them.
 
         The same boxes relative to the image, or for a close-up the same boxes in pixels.
 
         Returns:
-            ``(priors, 4)`` float32 ``(cx, cy, w, h)`` in 0..1, relative to the input.
+            ``(priors, 4)`` float32 ``(cx, cy, w, h)`` relative to the input.
         """
         training = self.training
         self.eval()
         parameter = next(self.parameters())
-        blank = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        cells = [feature.shape[-1] for feature in self.maps(blank)]
+        blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
+        cells = [(feature.shape[2], feature.shape[3]) for feature in self.maps(blank)]
         self.train(training)
         if close_up:
             same = zip(self.levels, cells, strict=True)
-            return make_priors(size, [replace(level, cells=count) for level, count in same])
-        return make_priors(size, rescale(self.levels, self.size, size, cells))
+            levels = tuple(replace(level, cells=count) for level, count in same)
+        else:
+            levels = rescale(self.levels, self.size, size, cells)
+        return make_priors(size, levels, clamp=self.clamp)
 
 
 def _per_prior(x: Tensor, values: int) -> Tensor:
@@ -110,18 +129,3 @@ def initialise(network: Ssd) -> None:
         nn.init.normal_(last.weight, std=0.01)
         with torch.no_grad():
             last.bias.view(-1, network.classes)[:, 0] = log(0.99 / (0.01 / others))
-
-
-def check_labels(model: str, labels: Sequence[str]) -> None:
-    """Refuse labels that cannot be a detector's.
-
-    Raises:
-        BadConfig: fewer than two labels, or one given twice.
-    """
-    if len(labels) < 2:
-        raise BadConfig(
-            f"{model} got {len(labels)} labels: give the background and at least one class"
-        )
-    if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if list(labels).count(label) > 1)
-        raise BadConfig(f"{model} got the label '{twice}' twice: give each class once")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from harness.errors import BadConfig
 from harness.interfaces import MODELS
-from harness.records import Decoding, ImageSpec, ModelSpec, Source
+from harness.records import ModelSpec, Source
+from models._heads import lite_extra, lite_heads
 from models._layers import separable
-from models._priors import Level, make_priors
-from models._ssd import Heads, Ssd, check_labels
+from models._spec import IMAGE_256, TINYML_DET, levels_256, make_spec
+from models._ssd import Ssd
 
-SIZE = 256
 WIDTHS = (1.0, 0.75, 0.5, 0.35)
 
 _BLOCKS = (
@@ -38,17 +38,7 @@ _TAPS = (11, 14, 18)
 
 _EXTRA_CHANNELS = 256
 
-LEVELS = tuple(
-    Level(cells=cells, stride=stride, smallest=low, largest=high, ratios=ratios)
-    for cells, stride, low, high, ratios in (
-        (32, 8, 26, 67, (2,)),
-        (16, 16, 67, 108, (2, 3)),
-        (8, 32, 108, 149, (2, 3)),
-        (4, 64, 149, 190, (2, 3)),
-        (2, 128, 190, 231, (2,)),
-        (1, 256, 231, 256, (2,)),
-    )
-)
+LEVELS = levels_256((32, 8), (16, 16))
 
 
 class LinearDepthwiseBlock(nn.Module):
@@ -95,18 +85,6 @@ class LinearDepthwiseBlock(nn.Module):
         return y
 
 
-class EtinyNetSsdLite(Ssd):
-    """EtinyNet whose three stages feed the heads, with three extra maps."""
-
-    def sources(self, x: Tensor) -> list[Tensor]:
-        found = []
-        for position, layer in enumerate(self.base_net, start=1):
-            x = layer(x)
-            if position in _TAPS:
-                found.append(x)
-        return found
-
-
 def _backbone(width: float) -> tuple[nn.Sequential, list[int]]:
     """The backbone and the channels of its feature maps."""
     channels = int(32 * width)
@@ -126,34 +104,16 @@ def _backbone(width: float) -> tuple[nn.Sequential, list[int]]:
     return nn.Sequential(*layers), taps
 
 
-def _build(classes: int, width: float) -> EtinyNetSsdLite:
+def _build(classes: int, width: float) -> Ssd:
+    """EtinyNet whose last three stages feed the heads, with three extra maps."""
     base, channels = _backbone(width)
     extras = []
     for _ in range(len(LEVELS) - len(channels)):
         half = _EXTRA_CHANNELS // 2
-        step = separable(half, _EXTRA_CHANNELS, kernel=3, stride=2, activation=nn.ReLU)
-        extras.append(nn.Sequential(nn.Conv2d(channels[-1], half, 1), nn.ReLU(), step))
+        extras.append(lite_extra(channels[-1], half, _EXTRA_CHANNELS, norm=True))
         channels.append(_EXTRA_CHANNELS)
-
-    def heads(values: int) -> list[nn.Module]:
-        lite = [
-            separable(c, values * len(level.shapes), kernel=3, stride=1, activation=nn.ReLU)
-            for c, level in zip(channels[:-1], LEVELS, strict=False)
-        ]
-        return [*lite, nn.Conv2d(channels[-1], values * len(LEVELS[-1].shapes), 1)]
-
-    network = EtinyNetSsdLite(
-        base,
-        extras,
-        Heads(
-            classes=classes,
-            size=SIZE,
-            levels=LEVELS,
-            classification=heads(classes),
-            regression=heads(4),
-        ),
-    )
-    return network.eval()
+    heads = lite_heads(classes, (256, 256), LEVELS, channels)
+    return Ssd(base, extras, heads, _TAPS)
 
 
 @MODELS.register
@@ -167,26 +127,19 @@ def etinynet_ssd_lite(labels: tuple[str, ...], *, width: float = 1.0) -> ModelSp
     Raises:
         BadConfig: another width, or labels that cannot be a detector's.
     """
-    check_labels("etinynet_ssd_lite", labels)
     if width not in WIDTHS:
         known = ", ".join(map(str, WIDTHS))
         raise BadConfig(f"etinynet_ssd_lite got width {width}: give one of {known}")
-    return ModelSpec(
-        name="etinynet_ssd_lite",
+    return make_spec(
+        "etinynet_ssd_lite",
+        labels,
+        lambda: _build(len(labels), width),
+        image=IMAGE_256,
+        levels=LEVELS,
         options={"width": float(width)},
-        build=lambda: _build(len(labels), width),
-        image=ImageSpec(
-            height=SIZE,
-            width=SIZE,
-            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
-            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
-        ),
-        priors=make_priors(SIZE, LEVELS),
-        decoding=Decoding(),
-        labels=tuple(labels),
         source=Source(
             paper="https://doi.org/10.1609/aaai.v36i4.20387",
-            repository="https://github.com/Chadlikouider/TinyML_Det",
+            repository=TINYML_DET,
             licence="none given",
         ),
     )

@@ -167,7 +167,8 @@ class Trainer:
         options = self.options
         for stage, group in groupby(plan, key=lambda step: step.stage):
             todo = list(group)
-            priors = self.network.priors_at(stage.size, close_up=stage.close_up)
+            square = (stage.size, stage.size)
+            priors = self.network.priors_at(square, close_up=stage.close_up)
             spans = [(step.first, options.batch) for step in todo]
             shown = Input(stage.size, stage.close_up, priors)
             yield from zip(
@@ -219,11 +220,16 @@ def prepare(options: TrainOptions) -> Trainer:
     """A trainer for ``options``, with its folder made and its options written there.
 
     Raises:
-        BadConfig: the last stage is not at the model's own size.
+        BadConfig: the model's input is not square, or the last stage is not at its size.
     """
     data = open_dataset(options.data, limit=options.data_images)
     spec = MODELS.get(options.model)(data.labels, **options.model_options)
     own = spec.image.height
+    if spec.image.width != own:
+        raise BadConfig(
+            f"{options.model} sees {own} x {spec.image.width} pixels, and training shows square"
+            " images only: choose a model with a square input"
+        )
     if options.stages[-1].size != own:
         raise BadConfig(
             f"the last training stage has size {options.stages[-1].size}, but {options.model}"

@@ -29,12 +29,12 @@ class Namer(nn.Module):
         super().__init__()
         self.network = network
         with torch.no_grad():
-            maps = network.eval().sources(torch.zeros(1, 3, 64, 64))
+            maps, _ = network.eval().backbone(torch.zeros(1, 3, 64, 64))
         network.train()
         self.heads = nn.ModuleList(nn.Linear(found.shape[1], network.classes) for found in maps)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = self.network.sources(x)
+        maps, _ = self.network.backbone(x)
         pairs = zip(self.heads, maps, strict=True)
         return [head(found.mean((2, 3))) for head, found in pairs]
 
