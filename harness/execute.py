@@ -266,6 +266,7 @@ class Execution:
             error=error,
             log=excerpt(log) if log else None,
             preprocessing=results[-1].preprocessing if results else None,
+            evidence=self.folder.evidence(planned.id),
         )
         self.folder.write_record(record)
         self.records[planned.id] = record

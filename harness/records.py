@@ -234,6 +234,9 @@ class RunRecord(Record, frozen=True, kw_only=True):
     """What became of one cell.
 
     ``preprocessing`` is the fingerprint of how images were prepared; None where none were.
+    ``evidence`` holds the SHA-256 of files beside the record that its figures were computed from,
+    by path below the run's folder. ``digest`` is the record's own (see `harness.seal`); None in
+    records that were written before there was one.
     """
 
     cell: Cell
@@ -252,6 +255,8 @@ class RunRecord(Record, frozen=True, kw_only=True):
     error: str | None = None
     log: str | None = None
     preprocessing: str | None = None
+    evidence: dict[str, str] = msgspec.field(default_factory=dict)
+    digest: str | None = None
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:

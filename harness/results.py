@@ -22,10 +22,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from harness.cache import write_atomic
+from harness.cache import sha256_file, write_atomic
 from harness.errors import ResultsError
 from harness.records import SCHEMA, Artifact, Cell, Record, RunRecord, decode, encode
 from harness.registry import ROOT
+from harness.seal import digest_of, seal, written_digest
 from harness.tasks import ChildResult
 
 DEFAULT = ROOT / "results"
@@ -54,6 +55,7 @@ class Run(Record, frozen=True, kw_only=True):
     plan: tuple[PlannedId, ...]
     noise_floor: float | None = None
     left_out: tuple[str, ...] = ()
+    digest: str | None = None
     schema: int = SCHEMA
 
 
@@ -69,6 +71,13 @@ class RunFolder:
 
     def detections_path(self, cell_id: str) -> Path:
         return self.path / "detections" / f"{cell_id}.npz"
+
+    def evidence(self, cell_id: str) -> dict[str, str]:
+        """SHA-256 of the cell's detections, by path below the run's folder; empty without any."""
+        path = self.detections_path(cell_id)
+        if not path.is_file():
+            return {}
+        return {path.relative_to(self.path).as_posix(): sha256_file(path)}
 
     def log_path(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
@@ -91,10 +100,10 @@ class RunFolder:
         write_atomic(self.machine_folder / "machine.json", encode(machine))
 
     def write_run(self, run: Run) -> None:
-        write_atomic(self.path / "run.json", encode(run))
+        write_atomic(self.path / "run.json", seal(encode(run)))
 
     def write_record(self, record: RunRecord) -> None:
-        write_atomic(self.cell_path(record.cell_id), encode(record))
+        write_atomic(self.cell_path(record.cell_id), seal(encode(record)))
 
     def write_artifact(self, artifact: Artifact) -> None:
         write_atomic(self.path / "artifacts" / f"{artifact.sha256[:16]}.json", encode(artifact))
@@ -102,7 +111,7 @@ class RunFolder:
     def read_run(self) -> Run | None:
         """The run's plan, or None where nothing was planned yet. Raises ResultsError."""
         path = self.path / "run.json"
-        return decode(_read(path), Run, path) if path.is_file() else None
+        return read_sealed(path, Run) if path.is_file() else None
 
     def read_record(self, cell_id: str) -> RunRecord | None:
         """The record of a cell; None where it is missing or damaged (it is measured again)."""
@@ -133,24 +142,57 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return sorted(set(found))
 
 
-def load_run(path: Path) -> tuple[dict[str, Any], Run, list[RunRecord], dict[str, Artifact]]:
-    """Machine, plan, records of planned cells, and artifacts by id, of one run folder.
+def load_run(
+    path: Path, *, every: bool = False
+) -> tuple[dict[str, Any], Run, list[RunRecord], dict[str, Artifact]]:
+    """Machine, plan, records, and artifacts by id, of one run folder.
+
+    Args:
+        every: also records of cells that are planned no more, such as those of earlier revisions.
 
     Raises:
-        ResultsError: a file is damaged; the sentence names it.
+        ResultsError: a file is damaged or was edited; the sentence names it.
     """
-    machine_path = path.parent / "machine.json"
-    machine = msgspec.json.decode(_read(machine_path)) if machine_path.is_file() else {}
-    run = decode(_read(path / "run.json"), Run, path / "run.json")
-    records = []
-    for planned in run.plan:
-        cell_path = path / "cells" / f"{planned.id}.json"
-        if cell_path.is_file():
-            records.append(decode(_read(cell_path), RunRecord, cell_path))
+    machine = read_machine(path.parent / "machine.json")
+    run = read_sealed(path / "run.json", Run)
+    planned = [path / "cells" / f"{planned.id}.json" for planned in run.plan]
+    files = sorted(path.glob("cells/*.json")) if every else filter(Path.is_file, planned)
+    records = [read_sealed(item, RunRecord) for item in files]
     artifacts = (
         decode(_read(item), Artifact, item) for item in sorted(path.glob("artifacts/*.json"))
     )
     return machine, run, records, {artifact.id: artifact for artifact in artifacts}
+
+
+def read_sealed(path: Path, kind: type[R]) -> R:
+    """A `Run` or `RunRecord` that is as it was written; one without a digest is believed.
+
+    Raises:
+        ResultsError: unreadable, damaged, of a newer schema, or edited since it was written.
+    """
+    data = _read(path)
+    record = decode(data, kind, path)
+    said, found = written_digest(data), digest_of(data)
+    if said is not None and said != found:
+        raise ResultsError(
+            f"{path} was edited after it was written: it says digest {said[:12]}…, its content has"
+            f" {found[:12]}…: restore the file or delete it and measure again"
+        )
+    return record
+
+
+def read_machine(path: Path) -> dict[str, Any]:
+    """Facts of ``machine.json``, whatever fields they have; empty where there is no file.
+
+    Raises:
+        ResultsError: it is not JSON, or not an object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return msgspec.json.decode(_read(path), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ResultsError(f"{path} is not a machine's record ({error}): restore it") from None
 
 
 def _read(path: Path) -> bytes:
@@ -166,6 +208,6 @@ def _read_or_none(path: Path, kind: type[R]) -> R | None:
     if not path.is_file():
         return None
     try:
-        return decode(_read(path), kind, path)
+        return read_sealed(path, kind)
     except ResultsError:
         return None
