@@ -13,9 +13,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from harness import __version__
+from harness.cli_parts import Commands
+from harness.cli_parts import add as _add
+from harness.cli_parts import add_json as _json
+from harness.cli_results import add_compare
 from harness.errors import DetbenchError
 
 FAILED, WRONG, TAINTED, INTERRUPTED = 1, 2, 3, 130
@@ -54,31 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
     _export(commands)
     _artifact_commands(commands)
     _report(commands)
+    add_compare(commands)
     _list_and_show(commands)
     _fetch(commands)
     _train(commands)
     _doctor(commands)
     return parser
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # no public name
-
-
-def _add(commands: Commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(module=module)
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="a Python file that registers models, exporters or runners",
-    )
-    return parser
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def _run(commands: Commands) -> None:

@@ -60,7 +60,9 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> Matrix:
     Raises:
         BadConfig: no such file, not YAML, an unknown key, a value of another type.
     """
-    plain: dict[str, Any] = {} if path is None else _read(path)
+    plain: dict[str, Any] = (
+        {} if path is None else read_yaml(path, "matrix", "models: [mb2_ssd_lite]")
+    )
     where = "the command line" if path is None else str(path)
     for key, value in overrides.items():
         _set(plain, key.split("."), value)
@@ -92,22 +94,25 @@ def _value(key: str, text: str) -> Any:
     return scalar(text)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
+    """The keys of a YAML file; ``what`` and ``example`` are for the sentence that says it is not.
+
+    Raises:
+        BadConfig: no such file, not YAML, or no keys in it.
+    """
     import yaml
 
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadConfig(
-            f"matrix {path} cannot be read ({error.strerror}): check the path"
+            f"{what} {path} cannot be read ({error.strerror}): check the path"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = str(error).replace("\n", " ")
-        raise BadConfig(f"matrix {path} is not valid YAML: {place}") from None
+        raise BadConfig(f"{what} {path} is not valid YAML: {place}") from None
     if not isinstance(plain, dict):
-        raise BadConfig(
-            f"matrix {path} holds no keys: expected for example 'models: [mb2_ssd_lite]'"
-        )
+        raise BadConfig(f"{what} {path} holds no keys: expected for example '{example}'")
     return plain
 
 

@@ -106,13 +106,18 @@ def change(row: Row, reference: Row | None, metric: str) -> Change | None:
     if paired is not None and paired.value is not None:
         low, high = _interval(paired)
         return Change(difference=paired.value, low=low, high=high, paired=True)
-    if None in (mine.low, mine.high, other.low, other.high):
-        return Change(difference=difference, low=None, high=None, paired=False)
-    below = math.hypot(mine.value - (mine.low or 0), (other.high or 0) - other.value)
-    above = math.hypot((mine.high or 0) - mine.value, other.value - (other.low or 0))
-    return Change(
-        difference=difference, low=difference - below, high=difference + above, paired=False
-    )
+    low, high = unpaired(other, mine)
+    return Change(difference=difference, low=low, high=high, paired=False)
+
+
+def unpaired(before: Score, after: Score) -> tuple[float | None, float | None]:
+    """95 % interval of ``after`` less ``before`` from their own two, which add in quadrature."""
+    if None in (before.low, before.high, after.low, after.high):
+        return None, None
+    difference = after.value - before.value
+    below = math.hypot(after.value - (after.low or 0), (before.high or 0) - before.value)
+    above = math.hypot((after.high or 0) - after.value, before.value - (before.low or 0))
+    return difference - below, difference + above
 
 
 def same_accuracy_cell(row: Row, other: Row | None) -> bool:

@@ -78,14 +78,22 @@ class Timings:
         return summary is not None and summary.unstable
 
 
-def compare(a: Row, b: Row, noise_floor: float | None) -> stats.Verdict | None:
-    """How the inference of ``b`` compares with that of ``a``; None where the samples forbid it."""
-    first, second = (_sampled(row.latency, INFERENCE) for row in (a, b))
+def compare(
+    a: Row, b: Row, noise_floor: float | None, *, metric: str = INFERENCE, scale: float = 1.0
+) -> stats.Verdict | None:
+    """How the time of ``b`` compares with that of ``a``; None where the samples forbid it.
+
+    Args:
+        scale: what the samples of ``a`` are multiplied by first. At 1.05 the verdict "slower" says
+            that ``b`` is more than 5 % slower than ``a``.
+    """
+    first, second = (_sampled(row.latency, metric) for row in (a, b))
     if first is None or second is None:
         return None
+    scaled = first.samples if scale == 1 else [scale * sample for sample in first.samples]
     try:
         return stats.compare(
-            first.samples, second.samples, noise_floor=noise_floor, rounds=_rounds(first, second)
+            scaled, second.samples, noise_floor=noise_floor, rounds=_rounds(first, second)
         )
     except BadInput:  # a sample that is no time, or rounds that do not add up: no verdict
         return None
