@@ -139,17 +139,16 @@ class Comparison:
         """Paired changes by metric where the detections of both are there, else why not."""
         sides = []
         for row, record in ((a, first), (b, second)):
-            if row.artifact is None:
-                return {}, "unpaired", f"the manifest of {record.cell_id} is not kept"
-            folder = self.paired.folders[row.run]
-            found = rescoring.find(folder, record, row.artifact.labels)
+            found = rescoring.find(self.paired.folders[row.run], record)
             if isinstance(found, str):
                 return {}, "unpaired", found
             sides.append(found)
+        if a.artifact is None or b.artifact is None or a.artifact.labels != b.artifact.labels:
+            return {}, "unpaired", "the classes of both are not known to be the same"
         if rescoring.same(*sides):
             return {}, "same detections", ""
         try:
-            changes = rescoring.changes(*sides)
+            changes = rescoring.changes(sides[0], sides[1], a.artifact.labels)
         except DetbenchError as error:
             return {}, "unpaired", str(error)
         return {change.metric: change for change in changes}, "paired", ""

@@ -151,12 +151,10 @@ def _time(gate: Gate, comparison: Comparison, delta: Delta) -> tuple[Finding, st
     plain = comparison.speed(pair, metric)
     if plain.outcome == "cannot tell" or plain.verdict is None or plain.verdict.ratio is None:
         return "undecided", plain.words
-    verdict = comparison.speed(pair, metric, 1 + gate.limit.value / 100).verdict
-    outcome = verdict.outcome if verdict else "cannot tell"
-    v = plain.verdict
+    outcome = comparison.speed(pair, metric, 1 + gate.limit.value / 100).outcome
     reason = (
-        f"{v.ratio - 1:+.1%} (95 % interval {(v.low or 0) - 1:+.1%} to {(v.high or 0) - 1:+.1%},"
-        f" noise up to {v.needed or 0:.1%})"
+        f"{plain.verdict.ratio - 1:+.1%} (95 % interval {(plain.verdict.low or 1) - 1:+.1%} to"
+        f" {(plain.verdict.high or 1) - 1:+.1%}, noise up to {plain.verdict.needed or 0:.1%})"
     )
     beyond = "slower" if gate.op == ">" else "faster"
     if outcome not in ("slower", "faster"):

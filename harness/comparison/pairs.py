@@ -77,15 +77,13 @@ def pair(a: Side, b: Side) -> Paired:
             raise BadInput(f"nothing of '{side.name}' was measured, so there is nothing to compare")
     across = _across(sides, runs)
     if a.cell_id and b.cell_id:
-        pairs = [_pair(f"{a.name} → {b.name}", sides[0][0], sides[1][0], runs)]
+        pairs = [_pair(f"{a.cell_id} → {b.cell_id}", sides[0][0], sides[1][0])]
         only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     else:
         tables = [_by_key(found, across=across, runs=runs) for found in sides]
         several = len({key[0] for table in tables for key in table}) > 1
         both = [key for key in tables[0] if key in tables[1]]
-        pairs = [
-            _pair(_label(tables[0][k], several), tables[0][k], tables[1][k], runs) for k in both
-        ]
+        pairs = [_pair(_label(tables[0][k], several), tables[0][k], tables[1][k]) for k in both]
         only = (
             tuple(_label(row, several) for key, row in tables[0].items() if key not in tables[1]),
             tuple(_label(row, several) for key, row in tables[1].items() if key not in tables[0]),
@@ -158,7 +156,7 @@ def _label(row: Row, with_machine: bool) -> str:
     return f"{row.model} {row.pair}{threads}{where}"
 
 
-def _pair(label: str, a: Row, b: Row, runs: Sequence[RunData]) -> Pair:
+def _pair(label: str, a: Row, b: Row) -> Pair:
     return Pair(label=label, a=a, b=b, unlike=tuple(_rows_unlike(a, b)))
 
 

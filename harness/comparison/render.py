@@ -177,7 +177,7 @@ def _ratio(speed: Speed) -> Value:
 def _score(score: Score | None) -> Value:
     if score is None:
         return blank("not scored on the same images")
-    note = score.how
+    note: str = score.how
     if score.low is not None and score.high is not None:
         note = f"{signed_points(score.low)} to {signed_points(score.high)}, {score.how}"
     shown = f"{signed_points(score.change)} (of {percent(score.a)} %)"
