@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _artifact_commands(commands)
     _report(commands)
     add_compare(commands)
+    _lint(commands)
     _list_and_show(commands)
     _fetch(commands)
     _train(commands)
@@ -161,6 +162,17 @@ def _report(commands: Commands) -> None:
     parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to")
     parser.add_argument("--title", default="detbench report")
+    _json(parser)
+
+
+def _lint(commands: Commands) -> None:
+    parser = _add(
+        commands, "lint", "lint", "Check the method behind figures: what is wrong, and the remedy."
+    )
+    parser.add_argument(
+        "path", nargs="?", type=Path, help="a results folder, an artifact's folder, or a record"
+    )
+    parser.add_argument("--rules", action="store_true", help="print every rule")
     _json(parser)
 
 

@@ -21,6 +21,7 @@ from harness.children import excerpt, run_child
 from harness.config import Matrix
 from harness.errors import ArtifactDamaged
 from harness.estimate import Estimator
+from harness.lint.single import lint_record
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress
 from harness.provenance import git_revision
@@ -268,6 +269,9 @@ class Execution:
             preprocessing=results[-1].preprocessing if results else None,
             evidence=self.folder.evidence(planned.id),
         )
+        facts = msgspec.to_builtins(machine.machine_record())
+        found = lint_record(record, artifact, facts)
+        record = msgspec.structs.replace(record, findings=found)
         self.folder.write_record(record)
         self.records[planned.id] = record
 

@@ -103,6 +103,11 @@ def float_input(spec: ImageSpec) -> TensorSpec:
     )
 
 
+def fingerprint(spec: ImageSpec) -> str:
+    """SHA-256 of the image spec: equal where pictures are prepared alike."""
+    return sha256_text(["preprocessing", encode(spec).decode()])
+
+
 class Preprocessor:
     """Makes an artifact's input from a picture.
 
@@ -128,12 +133,11 @@ class Preprocessor:
         self._table = lookup_table(spec, tensor)
         self._same = bool((self._table == self._table[0]).all())
         self._flip = spec.channel_order == "bgr"
-        self._fingerprint = sha256_text(["preprocessing", encode(spec).decode()])
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the image spec: equal where pictures are prepared alike."""
-        return self._fingerprint
+        """See `fingerprint`."""
+        return fingerprint(self._spec)
 
     def __call__(self, image: Pixels) -> NDArray[Any]:
         """``(h, w, 3)`` uint8 RGB to ``(1, ...)``, a new contiguous array.

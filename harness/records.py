@@ -230,6 +230,22 @@ class Measurement(Record, frozen=True, kw_only=True):
     conditions: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+FindingLevel = Literal["red", "amber"]
+
+
+class Finding(Record, frozen=True, kw_only=True):
+    """A fault of the method, see `harness.lint`: ``rule`` names it, ``where`` the rows or files.
+
+    Red: a figure is wrong or a comparison false. Amber: it holds, but says less than it seems to.
+    """
+
+    rule: str
+    level: FindingLevel
+    text: str
+    remedy: str
+    where: tuple[str, ...] = ()
+
+
 class RunRecord(Record, frozen=True, kw_only=True):
     """What became of one cell.
 
@@ -237,6 +253,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     ``evidence`` holds the SHA-256 of files beside the record that its figures were computed from,
     by path below the run's folder. ``digest`` is the record's own (see `harness.seal`); None in
     records that were written before there was one.
+    ``findings`` are what the linter said when the record was written; a reader lints again.
     """
 
     cell: Cell
@@ -257,6 +274,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     preprocessing: str | None = None
     evidence: dict[str, str] = msgspec.field(default_factory=dict)
     digest: str | None = None
+    findings: tuple[Finding, ...] = ()
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:
