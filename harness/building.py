@@ -148,7 +148,7 @@ def _manifest(
         inputs=exported.inputs,
         outputs=exported.outputs,
         image=spec.image,
-        decoding=spec.decoding,
+        decoding=exported.decoding or spec.decoding,
         labels=spec.labels,
         calibration=listed,
         toolchain={**versions(exporter.modules), **exported.toolchain},
@@ -156,4 +156,5 @@ def _manifest(
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         export_ns=elapsed_ns,
         notes=(*done, *exported.notes),
+        output_kind=exported.output_kind,
     )

@@ -73,6 +73,37 @@ def decode(
     return found
 
 
+def decode_scored(
+    scores: NDArray[np.float32],
+    boxes: NDArray[np.float32],
+    *,
+    decoding: Decoding,
+    sizes: Sequence[tuple[int, int]],
+) -> list[Detections]:
+    """Detections of a batch whose scores and boxes were computed elsewhere: steps 2, 4 and 5.
+
+    Args:
+        scores: ``(n, priors, classes)``, the background first.
+        boxes: ``(n, priors, 4)`` corner form, relative to the image, unclipped.
+        sizes: ``(height, width)`` of each original image in pixels.
+
+    Raises:
+        BadInput: shapes that do not fit each other.
+    """
+    if scores.ndim != 3 or boxes.shape != (*scores.shape[:2], 4) or len(scores) != len(sizes):
+        raise BadInput(
+            f"outputs have scores {scores.shape} and boxes {boxes.shape} for {len(sizes)} images,"
+            " expected (n, priors, classes) and (n, priors, 4): check the order of the outputs in"
+            " the manifest"
+        )
+    found = []
+    for score, box, size in zip(scores, boxes, sizes, strict=True):
+        rows, labels, values = _select(np.ascontiguousarray(score.T[1:]), decoding)
+        relative = box[rows].astype(np.float64)
+        found.append(_survivors(labels, values, relative, decoding, size))
+    return found
+
+
 def dequantize(values: NDArray[Any], spec: TensorSpec | None) -> NDArray[np.float32]:
     """Real values, float32: ``scale * (values - zero_point)`` where ``spec`` has a scale."""
     if spec is None or spec.scale is None:
@@ -102,16 +133,23 @@ def _candidates(
     """Prior, label and score of each candidate: best first, then by prior, then by class."""
     columns = np.ascontiguousarray(logits.T)
     hopeful = np.flatnonzero(_may_pass(columns, decoding))
-    scores = class_scores(columns[:, hopeful], decoding.score)
+    rows, labels, scores = _select(class_scores(columns[:, hopeful], decoding.score), decoding)
+    return hopeful[rows], labels, scores
+
+
+def _select(
+    scores: NDArray[np.float32], decoding: Decoding
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Column, label and score of each candidate in ``(classes - 1, n)`` scores, best first."""
     passed = scores > decoding.score_threshold
     if decoding.candidates is not None:
         crowded = np.flatnonzero(passed.sum(axis=1) > decoding.candidates)
         if crowded.size:
             passed[crowded] = _best_of(scores[crowded], decoding.candidates)
-    priors, classes = np.nonzero(np.ascontiguousarray(passed.T))
-    values = scores[classes, priors]
+    columns, classes = np.nonzero(np.ascontiguousarray(passed.T))
+    values = scores[classes, columns]
     best = np.argsort(-values, kind="stable")
-    return hopeful[priors[best]], classes[best] + 1, values[best]
+    return columns[best], classes[best] + 1, values[best]
 
 
 def _best_of(scores: NDArray[np.float32], limit: int) -> NDArray[np.bool_]:
@@ -151,10 +189,21 @@ def _detections(
     size: tuple[int, int],
 ) -> Detections:
     """Boxes of the candidates, suppressed, in pixels of an image of ``size``."""
-    height, width = size
     relative = geometry.decode(
         offsets, priors[rows], decoding.center_variance, decoding.size_variance
     )
+    return _survivors(labels, scores, relative, decoding, size)
+
+
+def _survivors(
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    relative: NDArray[np.float64],
+    decoding: Decoding,
+    size: tuple[int, int],
+) -> Detections:
+    """What suppression leaves of candidates with ``(n, 4)`` relative corner boxes, best first."""
+    height, width = size
     with np.errstate(invalid="ignore"):
         if decoding.clip == "before":
             relative = geometry.clip(relative, 1.0, 1.0)

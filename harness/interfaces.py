@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Artifact, ModelSpec, Options, Scalar, TensorSpec
+from harness.records import Artifact, Decoding, ModelSpec, Options, OutputKind, Scalar, TensorSpec
 from harness.registry import Registry
 
 ModelFactory = Callable[..., ModelSpec]
@@ -89,7 +89,7 @@ class Detections(NamedTuple):
 
 
 class RawOutputs(NamedTuple):
-    """What a session answers, as the artifact's output tensors say (maybe quantized).
+    """The heads' own answers, kind ``heads``.
 
     Attributes:
         logits: ``(n, priors, classes)``.
@@ -98,6 +98,45 @@ class RawOutputs(NamedTuple):
 
     logits: NDArray[Any]
     offsets: NDArray[Any]
+
+
+class ScoredBoxes(NamedTuple):
+    """Scores and decoded boxes before suppression, kind ``scored_boxes``.
+
+    Attributes:
+        scores: ``(n, priors, classes)`` in 0..1, the background first.
+        boxes: ``(n, priors, 4)`` ``(xmin, ymin, xmax, ymax)``, relative to the image, not clipped.
+    """
+
+    scores: NDArray[Any]
+    boxes: NDArray[Any]
+
+
+class ReadyDetections(NamedTuple):
+    """Detections after suppression, kind ``detections`` (TensorFlow Object Detection's order).
+
+    Attributes:
+        boxes: ``(n, k, 4)`` ``(ymin, xmin, ymax, xmax)``, relative to the image.
+        classes: ``(n, k)`` index of the class without the background: 0 is the first real class.
+        scores: ``(n, k)``.
+        number: ``(n,)`` how many of the k places hold a detection; the rest means nothing.
+    """
+
+    boxes: NDArray[Any]
+    classes: NDArray[Any]
+    scores: NDArray[Any]
+    number: NDArray[Any]
+
+
+Outputs: TypeAlias = tuple[NDArray[Any], ...]
+"""What a session answers: arrays in the order of the artifact's output tensors, maybe quantized."""
+
+ANSWERS: Mapping[OutputKind, Callable[..., Outputs]] = {
+    "heads": RawOutputs,
+    "scored_boxes": ScoredBoxes,
+    "detections": ReadyDetections,
+}
+"""Names the arrays of an `Outputs` by the artifact's ``output_kind``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +162,8 @@ class ExportJob:
 class Exported:
     """What an exporter answers: files written (relative to the folder) and how to feed them.
 
-    ``format`` is set only where an option makes another format than the exporter's own.
+    ``format`` is set only where an option makes another format than the exporter's own,
+    ``decoding`` only where decoding inside the file follows other rules than the model's.
     """
 
     files: Sequence[str]
@@ -132,6 +172,8 @@ class Exported:
     toolchain: Mapping[str, str]
     notes: tuple[str, ...] = ()
     format: str | None = None
+    output_kind: OutputKind = "heads"
+    decoding: Decoding | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +247,11 @@ class Session(ABC):
     versions: Mapping[str, str]
 
     @abstractmethod
-    def run(self, images: NDArray[Any]) -> RawOutputs:
-        """Run a batch laid out as the artifact's input tensor says (layout, dtype, batch first)."""
+    def run(self, images: NDArray[Any]) -> Outputs:
+        """Run a batch laid out as the artifact's input tensor says (layout, dtype, batch first).
+
+        Answers the arrays in the order of the artifact's outputs, named by `ANSWERS`.
+        """
 
     def close(self) -> None:
         """Free the runtime's memory."""

@@ -16,9 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import artifacts, parity
+from harness import artifacts, outputs, parity
 from harness.datasets import open_dataset
-from harness.decode import decode, dequantize
 from harness.errors import ParityFailed, Unsupported
 from harness.evaluation import score
 from harness.images import Preprocessor
@@ -26,7 +25,7 @@ from harness.interfaces import (
     RUNNERS,
     Dataset,
     Detections,
-    RawOutputs,
+    Outputs,
     Runner,
     RunOptions,
     Session,
@@ -56,18 +55,15 @@ class Opened(NamedTuple):
     prepare: Preprocessor
     priors: NDArray[np.float32]
 
-    def infer(self, image: NDArray[np.uint8]) -> RawOutputs:
+    @property
+    def kind(self) -> outputs.Kind:
+        return outputs.KINDS[self.artifact.output_kind]
+
+    def infer(self, image: NDArray[np.uint8]) -> Outputs:
         return self.session.run(self.prepare(image))
 
-    def detect(self, outputs: RawOutputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        logits, offsets = self.artifact.outputs
-        return decode(
-            outputs,
-            priors=self.priors,
-            decoding=self.artifact.decoding,
-            sizes=sizes,
-            tensors=(logits, offsets),
-        )
+    def detect(self, answer: Outputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        return self.kind.detections(self.artifact, self.priors, answer, sizes)
 
 
 def measure(task: MeasureTask) -> ChildResult:
@@ -136,18 +132,9 @@ def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -
 def _parity(opened: Opened, folder: Path) -> list[Measurement]:
     """Compare with the golden answers. Raises ParityFailed."""
     golden = artifacts.golden(folder)
-    artifact = opened.artifact
-    outputs = [opened.infer(image) for image in golden.images]
-    got = RawOutputs(
-        dequantize(np.concatenate([one.logits for one in outputs]), artifact.outputs[0]),
-        dequantize(np.concatenate([one.offsets for one in outputs]), artifact.outputs[1]),
-    )
-    sizes = [(artifact.image.height, artifact.image.width)] * len(golden.images)
-    expected, found = (
-        decode(heads, priors=opened.priors, decoding=artifact.decoding, sizes=sizes)
-        for heads in (golden.outputs, got)
-    )
-    return list(parity.check(golden.outputs, got, expected, found, artifact.precision))
+    answers = [opened.infer(image) for image in golden.images]
+    got = tuple(np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+    return list(opened.kind.compare(opened.artifact, opened.priors, golden.outputs, got))
 
 
 def _latency(
@@ -166,7 +153,7 @@ def _latency(
         seed=task.seed + task.round,
     )
     for kept in tight.kept:
-        _check_timed(kept.output, session.run(ring[kept.slot]))
+        _check_timed(opened.kind.names, kept.output, session.run(ring[kept.slot]))
     sizes = [image.shape[:2] for image in images]
     stages = time_stages(
         {
@@ -193,13 +180,13 @@ def _steady(stage: str, timing: Timing, *, warmup: bool = False) -> list[Measure
     return [steady, warm] if warmup else [steady]
 
 
-def _check_timed(timed: RawOutputs, again: RawOutputs) -> None:
+def _check_timed(names: Sequence[str], timed: Outputs, again: Outputs) -> None:
     """What a timed call answered must be what an untimed one answers (MLPerf's TEST01).
 
     Raises:
         ParityFailed: it differs by more than float rounding in another order.
     """
-    for head, error in parity.compare_heads(_real(again), _real(timed)).items():
+    for head, error in parity.compare_heads(_real(again), _real(timed), names).items():
         if error.sqnr_db < TIMED_SQNR_DB:
             raise ParityFailed(
                 f"{head} of a timed call have an SQNR of {error.sqnr_db:.1f} dB against an untimed"
@@ -208,8 +195,8 @@ def _check_timed(timed: RawOutputs, again: RawOutputs) -> None:
             )
 
 
-def _real(outputs: RawOutputs) -> RawOutputs:
-    return RawOutputs(outputs.logits.astype(np.float64), outputs.offsets.astype(np.float64))
+def _real(answer: Outputs) -> Outputs:
+    return tuple(values.astype(np.float64) for values in answer)
 
 
 def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
@@ -224,10 +211,10 @@ def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
         read = clock()
         prepared = opened.prepare(image)
         ready = clock()
-        outputs = opened.session.run(prepared)
+        answer = opened.session.run(prepared)
         answered = clock()
         size = (image.shape[0], image.shape[1])
-        detections += opened.detect(outputs, [size])
+        detections += opened.detect(answer, [size])
         done = clock()
         sizes.append(size)
         for stage, elapsed in zip(

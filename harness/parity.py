@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.boxes import iou as overlaps
 from harness.errors import ParityFailed
-from harness.interfaces import Detections, RawOutputs
+from harness.interfaces import Detections, Outputs
 from harness.records import Measurement
 
 HEADS = ("logits", "offsets")
@@ -68,7 +68,8 @@ class DetectionChanges(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """What an artifact must reach to be measured: lowest SQNR per head, largest relative error.
+    """What an artifact must reach to be measured: lowest SQNR per head, largest relative error;
+    lowest `agreement` where only its detections can be compared.
 
     The cosine needs no threshold: an SQNR of s dB keeps it above ``sqrt(1 - 10 ** (-s / 10))``.
     """
@@ -76,6 +77,7 @@ class Thresholds(NamedTuple):
     logits_sqnr_db: float
     offsets_sqnr_db: float
     relative: float
+    agreement: float
 
 
 # float32: exports that fold batch norms and reorder sums came out at 110 dB and more, with errors
@@ -84,8 +86,10 @@ class Thresholds(NamedTuple):
 # 10 dB (cosine above 0.984 and 0.948) stand between; a single value may be far off, so the
 # largest error decides nothing.
 THRESHOLDS: dict[str, Thresholds] = {
-    "float32": Thresholds(logits_sqnr_db=60.0, offsets_sqnr_db=60.0, relative=1e-3),
-    "int8": Thresholds(logits_sqnr_db=15.0, offsets_sqnr_db=10.0, relative=float("inf")),
+    "float32": Thresholds(logits_sqnr_db=60.0, offsets_sqnr_db=60.0, relative=1e-3, agreement=0.99),
+    "int8": Thresholds(
+        logits_sqnr_db=15.0, offsets_sqnr_db=10.0, relative=float("inf"), agreement=0.5
+    ),
 }
 ADVICE = {
     "float32": "a float export must equal its network, so check the exporter and the input layout",
@@ -94,11 +98,12 @@ ADVICE = {
 
 
 def check(
-    reference: RawOutputs,
-    got: RawOutputs,
+    reference: Outputs,
+    got: Outputs,
     reference_detections: Sequence[Detections],
     got_detections: Sequence[Detections],
     precision: Literal["float32", "int8"],
+    names: Sequence[str] = HEADS,
 ) -> tuple[Measurement, ...]:
     """Measure the difference and refuse an artifact that is too far from its network.
 
@@ -106,6 +111,7 @@ def check(
         reference: real-valued outputs of the float network.
         got: real-valued outputs of the artifact (see `harness.decode.dequantize`), same images.
         precision: chooses the `THRESHOLDS`.
+        names: of the two heads, the one about classes first.
 
     Returns:
         ``parity.<head>.{max_abs,relative,sqnr_db,cosine}`` and
@@ -115,32 +121,82 @@ def check(
         ParityFailed: the first head that misses its threshold, with value and threshold; other
             shapes; values that are not finite.
     """
-    heads = compare_heads(reference, got)
+    heads = compare_heads(reference, got, names)
     enforce(heads, precision)
     return measurements(heads, compare_detections(reference_detections, got_detections))
 
 
-def compare_heads(reference: RawOutputs, got: RawOutputs) -> dict[str, HeadError]:
-    """`HeadError` of ``logits`` and ``offsets``.
+def check_detections(
+    reference: Sequence[Detections],
+    got: Sequence[Detections],
+    precision: Literal["float32", "int8"],
+) -> tuple[Measurement, ...]:
+    """The same where an artifact answers detections alone.
+
+    Returns:
+        ``parity.detections.{agreement,matched,lost,new,moved,rescored}``.
+
+    Raises:
+        ParityFailed: the agreement is below the threshold.
+    """
+    changes = compare_detections(reference, got)
+    agreed = agreement(reference, got)
+    least = THRESHOLDS[precision].agreement
+    if agreed < least:
+        raise ParityFailed(
+            f"detections agree to {agreed:.3f} (at least {least:g}) with the float network's"
+            f" ({changes.lost} lost, {changes.new} new), too far for {precision}:"
+            f" {ADVICE[precision]}"
+        )
+    count = sum(len(one.scores) for one in reference)
+    measured = Measurement(
+        metric="parity.detections.agreement",
+        value=agreed,
+        unit="1",
+        conditions={"detections": count},
+    )
+    return (measured, *measurements({}, changes))
+
+
+def agreement(reference: Sequence[Detections], got: Sequence[Detections]) -> float:
+    """How much of two sets of detections is the same, 0..1, weighted by score; 1 where both are
+    empty.
+
+    Detections pair off as in `compare_detections`. A pair shares its overlap times the lower of
+    its scores; the whole is the higher score of every pair and the score of everything unpaired.
+    """
+    shared = whole = 0.0
+    for expected, found in zip(reference, got, strict=True):
+        rows, columns, overlap = _pairs(expected, found, 0.5)
+        one, two = expected.scores[rows].astype(float), found.scores[columns].astype(float)
+        alone = expected.scores.sum() + found.scores.sum() - one.sum() - two.sum()
+        shared += float((overlap * np.minimum(one, two)).sum())
+        whole += float(np.maximum(one, two).sum() + alone)
+    return shared / whole if whole else 1.0
+
+
+def compare_heads(
+    reference: Outputs, got: Outputs, names: Sequence[str] = HEADS
+) -> dict[str, HeadError]:
+    """`HeadError` of each output by its name.
 
     Raises:
         ParityFailed: other shapes, or values that are not finite.
     """
     return {
         head: _head_error(head, expected, values)
-        for head, expected, values in zip(HEADS, reference, got, strict=True)
+        for head, expected, values in zip(names, reference, got, strict=True)
     }
 
 
 def enforce(heads: dict[str, HeadError], precision: Literal["float32", "int8"]) -> None:
-    """Hold ``heads`` against the thresholds of ``precision``.
+    """Hold two ``heads``, the one about classes first, against the thresholds of ``precision``.
 
     Raises:
         ParityFailed: one sentence with head, value and threshold.
     """
     limits = THRESHOLDS[precision]
-    for head, least in zip(HEADS, limits[:2], strict=True):
-        error = heads[head]
+    for (head, error), least in zip(heads.items(), limits[:2], strict=True):
         missed = []
         if error.sqnr_db < least:
             missed.append(f"an SQNR of {error.sqnr_db:.1f} dB (at least {least:g} dB)")

@@ -27,6 +27,7 @@ MEASURE_SOURCES = (
     "harness/fidelity.py",
     "harness/images.py",
     "harness/measuring.py",
+    "harness/outputs.py",
     "harness/parity.py",
     "harness/timing.py",
 )

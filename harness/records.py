@@ -25,6 +25,8 @@ Options = dict[str, Scalar]
 State = Literal[
     "ok", "unsupported", "export-failed", "parity-failed", "timeout", "crashed", "tainted"
 ]
+OutputKind = Literal["heads", "scored_boxes", "detections"]
+"""What an artifact answers: see `harness.interfaces.ANSWERS` for the tensors of each."""
 R = TypeVar("R")
 
 
@@ -115,14 +117,15 @@ class ModelSpec:
 class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output of an artifact.
 
-    ``layout`` is ``NCHW`` or ``NHWC`` for images, ``NPC`` for (n, priors, channels). ``scale`` and
-    ``zero_point`` are set when the tensor is quantized: ``real = scale * (q - zero_point)``.
+    ``layout`` is ``NCHW`` or ``NHWC`` for images, ``NPC`` for (n, priors, channels), ``NP`` and
+    ``N`` for (n, detections) and (n,). ``scale`` and ``zero_point`` are set when the tensor is
+    quantized: ``real = scale * (q - zero_point)``.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    layout: Literal["NCHW", "NHWC", "NPC"]
+    layout: Literal["NCHW", "NHWC", "NPC", "NP", "N"]
     scale: float | None = None
     zero_point: int | None = None
 
@@ -152,8 +155,9 @@ class CalibrationList(Record, frozen=True, kw_only=True):
 class Artifact(Record, frozen=True, kw_only=True):
     """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
 
-    ``outputs`` are logits first, offsets second. ``sha256`` and ``size_bytes`` are those of the
-    files whose role is ``model``. ``golden`` holds real images and what the float network answered.
+    ``outputs`` are in the order of `harness.interfaces.ANSWERS` for their ``output_kind``.
+    ``sha256`` and ``size_bytes`` are those of the files whose role is ``model``. ``golden`` holds
+    real images and what the float network answered.
     """
 
     model: str
@@ -179,6 +183,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     created_at: str
     export_ns: int
     notes: tuple[str, ...] = ()
+    output_kind: OutputKind = "heads"
     schema: int = SCHEMA
 
     @property

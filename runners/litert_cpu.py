@@ -2,7 +2,7 @@
 
 Runs .tflite files through ``ai_edge_litert.interpreter`` with the XNNPACK delegate, which the
 runtime applies by default; needs neither TensorFlow nor torch. Tensors are found by the names in
-the manifest; image (n, h, w, 3), outputs (n, priors, channels), float32 or int8 as the file says.
+the manifest; image (n, h, w, 3), outputs of any kind, float32 or integer as the file says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput, Unsupported
 from harness.extras import require
-from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact, TensorSpec
 
 
@@ -46,16 +46,16 @@ class LitertSession(Session):
     """One interpreter. Its memory is allocated once; each answer is a copy."""
 
     def __init__(self, interpreter: Any, path: Path, artifact: Artifact) -> None:
-        (image,), (logits, offsets) = artifact.inputs, artifact.outputs
+        (image,) = artifact.inputs
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         self._interpreter = interpreter
         self._image_index = _find(inputs, image, path)
-        self._logits_index = _find(outputs, logits, path)
-        self._offsets_index = _find(outputs, offsets, path)
+        self._output_indices = [_find(outputs, spec, path) for spec in artifact.outputs]
+        self._answer = ANSWERS[artifact.output_kind]
         self._expected = (image.shape, np.dtype(image.dtype))
         self.versions: Mapping[str, str] = {"ai-edge-litert": metadata.version("ai-edge-litert")}
 
-    def run(self, images: NDArray[Any]) -> RawOutputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         """Run one batch of the file's own size.
 
         Raises:
@@ -70,9 +70,7 @@ class LitertSession(Session):
         interpreter = self._interpreter
         interpreter.set_tensor(self._image_index, images)
         interpreter.invoke()
-        return RawOutputs(
-            interpreter.get_tensor(self._logits_index), interpreter.get_tensor(self._offsets_index)
-        )
+        return self._answer(*(interpreter.get_tensor(index) for index in self._output_indices))
 
     def close(self) -> None:
         """Free the tensors and the delegate's packed weights."""

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact, TensorSpec
 
 
 class NullSession(Session):
     """Answers zeros. One thread, whatever was asked: there is nothing to share."""
 
-    def __init__(self, logits: TensorSpec, offsets: TensorSpec) -> None:
+    def __init__(self, artifact: Artifact) -> None:
         self.versions: Mapping[str, str] = {"numpy": np.__version__}
-        self._specs = (logits, offsets)
-        self._answers: dict[int, RawOutputs] = {}
+        self._specs, self._answer = artifact.outputs, ANSWERS[artifact.output_kind]
+        self._answers: dict[int, Outputs] = {}
 
-    def run(self, images: NDArray[Any]) -> RawOutputs:
-        """Zeros ``(n, priors, classes)`` and ``(n, priors, 4)``, the same arrays each time."""
+    def run(self, images: NDArray[Any]) -> Outputs:
+        """Zeros in the artifact's shapes, the same arrays each time."""
         count = len(images)
         if count not in self._answers:
-            self._answers[count] = RawOutputs(*(_zeros(spec, count) for spec in self._specs))
+            self._answers[count] = self._answer(*(_zeros(spec, count) for spec in self._specs))
         return self._answers[count]
 
     def close(self) -> None:
@@ -59,8 +59,7 @@ class Null(Runner):
 
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Make the answer for one image; another batch size is made on its first call."""
-        logits, offsets = artifact.outputs
-        session = NullSession(logits, offsets)
+        session = NullSession(artifact)
         session.run(np.empty(1))
         return session
 

@@ -1,8 +1,7 @@
 """ONNX Runtime on the CPU (https://onnxruntime.ai, MIT).
 
 Runs ``.onnx`` files with the CPU execution provider alone; needs neither onnx nor torch. Tensors
-are found by the names in the manifest; image (n, 3, h, w), logits (n, priors, classes), offsets
-(n, priors, 4), float32.
+are found by the names in the manifest; image (n, 3, h, w) float32, outputs of any kind.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput
 from harness.extras import require
-from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact
 
 
@@ -74,9 +73,10 @@ class OrtSession(Session):
             )
         self._run: Any = session.run
         self._input, self._outputs, self._shape = image.name, wanted, image.shape
+        self._answer = ANSWERS[artifact.output_kind]
         self.versions: Mapping[str, str] = {"onnxruntime": version}
 
-    def run(self, images: NDArray[Any]) -> RawOutputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         """Run one batch of the file's own size.
 
         Raises:
@@ -89,7 +89,7 @@ class OrtSession(Session):
             )
         if self._run is None:
             raise BadInput("the session is closed: open the artifact again")
-        return RawOutputs(*self._run(self._outputs, {self._input: images}))
+        return self._answer(*self._run(self._outputs, {self._input: images}))
 
     def close(self) -> None:
         """Free the weights and end the threads."""

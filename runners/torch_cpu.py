@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput, Unsupported
 from harness.extras import require
-from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact
 
 Call = Callable[[Any], Any]
@@ -84,9 +84,10 @@ class TorchSession(Session):
         self._torch = torch
         self._call: Call | None = call
         self._shape = artifact.inputs[0].shape
+        self._answer = ANSWERS[artifact.output_kind]
         self.versions: Mapping[str, str] = {"torch": torch.__version__}
 
-    def run(self, images: NDArray[Any]) -> RawOutputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         """Run one batch of the file's own size. The answer's arrays are the caller's.
 
         Raises:
@@ -100,8 +101,8 @@ class TorchSession(Session):
         if self._call is None:
             raise BadInput("the session is closed: open the artifact again")
         with self._torch.inference_mode():
-            logits, offsets = self._call(self._torch.from_numpy(images))
-        return RawOutputs(logits.numpy(), offsets.numpy())
+            answer = self._call(self._torch.from_numpy(images))
+        return self._answer(*(tensor.numpy() for tensor in answer))
 
     def close(self) -> None:
         """Free the weights."""

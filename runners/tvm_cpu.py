@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, Unsupported
 from harness.extras import require
-from harness.interfaces import RUNNERS, RawOutputs, Runner, RunOptions, Session
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact
 
 ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -81,17 +81,17 @@ class TvmSession(Session):
         self._from_dlpack = tvm.runtime.from_dlpack
         self._input = tvm.runtime.empty(artifact.inputs[0].shape, "float32", device)
         self._staging = np.from_dlpack(self._input)
+        self._answer = ANSWERS[artifact.output_kind]
         self.versions = {"apache-tvm": str(tvm.__version__)}
 
-    def run(self, images: NDArray[Any]) -> RawOutputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         """Run one batch; an aligned array is passed without a copy."""
         if images.ctypes.data % ALIGNMENT == 0 and images.flags.c_contiguous:
             given = self._from_dlpack(images)
         else:
             np.copyto(self._staging, images)
             given = self._input
-        logits, offsets = self._main(given)
-        return RawOutputs(np.from_dlpack(logits), np.from_dlpack(offsets))
+        return self._answer(*map(np.from_dlpack, self._main(given)))
 
     def close(self) -> None:
         """Let go of the module."""

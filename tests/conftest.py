@@ -197,7 +197,7 @@ def _manifest(exporter: Exporter, exported: Exported, job: ExportJob) -> Artifac
         inputs=exported.inputs,
         outputs=exported.outputs,
         image=spec.image,
-        decoding=spec.decoding,
+        decoding=exported.decoding or spec.decoding,
         labels=spec.labels,
         calibration=None,
         toolchain=dict(exported.toolchain),
@@ -205,6 +205,7 @@ def _manifest(exporter: Exporter, exported: Exported, job: ExportJob) -> Artifac
         created_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC).isoformat(),
         export_ns=0,
         notes=exported.notes,
+        output_kind=exported.output_kind,
     )
 
 
