@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
 from harness import stats
@@ -166,11 +167,11 @@ def _of_timing(record: RunRecord, machine: Mapping[str, Any]) -> Iterator[Findin
         yield finding("threads", text, where)
     if machine.get("emulated") or "TCG" in str(machine.get("hypervisor")):
         yield finding("emulated", "timed on an emulated processor", where)
-    medians = [stats.percentile(item.samples, LICENSED) for item in _stages(record)]
-    whole = record.measurement(END_TO_END)
-    total = stats.percentile(whole.samples, LICENSED) if whole else None
-    if total and len(medians) == len(STAGES) and None not in medians:
-        parts = sum(median for median in medians if median is not None)
+    timings = [record.measurement(metric) for metric in (*STAGES, END_TO_END)]
+    samples = [item.samples for item in timings if item is not None]
+    if len(samples) == len(timings) and all(len(s) >= stats.needed(LICENSED) for s in samples):
+        *stages, total = map(median, samples)
+        parts = sum(stages)
         if abs(parts - total) > ADDED_UP * total:
             text = (
                 f"the stages add up to {parts / 1e6:.2f} ms, end to end takes {total / 1e6:.2f} ms"
@@ -190,11 +191,6 @@ def _samples(record: RunRecord, timed: Measurement) -> Iterator[Finding]:
     if warm is None or not warm.samples:
         text = "no call was made to warm up before the timed ones"
         yield finding("no-warm-up", text, where)
-
-
-def _stages(record: RunRecord) -> list[Measurement]:
-    found = (record.measurement(name) for name in STAGES)
-    return [item for item in found if item is not None and item.samples]
 
 
 def _value(record: RunRecord, metric: str) -> float | None:

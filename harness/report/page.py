@@ -18,6 +18,7 @@ from harness.report.evidence import (
     revision,
 )
 from harness.report.figures import count, listing
+from harness.report.findings import Breach, breaches, said
 from harness.report.join import Joined, join
 from harness.report.method import method
 from harness.report.overview import accounting, overview
@@ -37,6 +38,8 @@ class Page:
     title: str
     lede: str
     warnings: tuple[str, ...]
+    soundness: str
+    breaches: tuple[Breach, ...]
     rule: str
     judgements: tuple[Judgement, ...]
     several_machines: bool
@@ -72,13 +75,17 @@ def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, J
         tiers={index: str(run.run.get("tier", "")) for index, run in enumerate(runs)},
     )
     judgements = tuple(judge.judge(group.rows) for group in groups)
-    chosen = frozenset(j.choice.key for j in judgements if j.choice)
+    choices = [judgement.choice for judgement in judgements if judgement.choice]
+    chosen = frozenset(choice.key for choice in choices)
+    faults = breaches(runs, choices)
     smoke = frozenset(index for index, tier in judge.tiers.items() if tier == "smoke")
     references = {row.key: group.reference for group in groups for row in group.rows}
     content = Page(
         title=title,
         lede=_lede(runs, joined),
         warnings=tuple(_warnings(joined, smoke)),
+        soundness=said(faults) if joined.rows else "",
+        breaches=faults,
         rule=_rule(metric, margin),
         judgements=judgements,
         several_machines=len(set(joined.machines)) > 1,
