@@ -6,6 +6,7 @@ Read by the accessors that TensorFlow generates from its schema
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from harness.errors import ExportFailed
@@ -14,6 +15,8 @@ from harness.records import TensorSpec
 
 IDENTIFIER = b"TFL3"
 OUTPUTS = ("logits", "offsets")
+LAYOUTS: dict[int, Any] = {1: "N", 2: "NP", 3: "NPC"}
+"""Layout of an output by its number of axes."""
 
 
 class Operator(NamedTuple):
@@ -36,8 +39,7 @@ class Signature(NamedTuple):
     """The tensors behind the signature's keys."""
 
     image: TensorSpec
-    logits: TensorSpec
-    offsets: TensorSpec
+    outputs: tuple[TensorSpec, ...]
 
 
 def schema() -> Any:
@@ -91,8 +93,8 @@ def operators(data: bytes) -> list[Operator]:
     ]
 
 
-def read_signature(data: bytes) -> Signature:
-    """Which tensors the file's signature calls ``image``, ``logits`` and ``offsets``.
+def read_signature(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Signature:
+    """Which tensors the file's signature calls ``image`` and by the names of ``outputs``.
 
     Raises:
         ExportFailed: the file has no signature, or one with other keys.
@@ -104,19 +106,20 @@ def read_signature(data: bytes) -> Signature:
         for definition in definitions
         for entry in (*definition.inputs, *definition.outputs)
     }
-    if len(definitions) != 1 or set(tensors) != {"image", *OUTPUTS}:
+    if len(definitions) != 1 or set(tensors) != {"image", *outputs}:
         raise ExportFailed(
             f"the converter wrote {len(definitions)} signatures with {sorted(tensors)}, expected"
-            " one with image, logits, offsets: use the TensorFlow that pyproject.toml names"
+            f" one with image, {', '.join(outputs)}: use the TensorFlow that pyproject.toml names"
         )
     return Signature(
         image=_tensor_spec(tensors["image"], "NHWC"),
-        logits=_tensor_spec(tensors["logits"], "NPC"),
-        offsets=_tensor_spec(tensors["offsets"], "NPC"),
+        outputs=tuple(
+            _tensor_spec(tensors[name], LAYOUTS[len(tensors[name].shape)]) for name in outputs
+        ),
     )
 
 
-def _tensor_spec(tensor: Any, layout: Literal["NHWC", "NPC"]) -> TensorSpec:
+def _tensor_spec(tensor: Any, layout: Literal["NHWC", "NPC", "NP", "N"]) -> TensorSpec:
     found = tensor.quantization
     quantized = found is not None and found.scale is not None and len(found.scale) == 1
     return TensorSpec(

@@ -1,6 +1,7 @@
 """From a torch network to a TensorFlow Lite file.
 
-The file's signature ``serving_default`` is keyed ``image`` → ``logits``, ``offsets``. A
+The file's signature ``serving_default`` is keyed ``image`` → ``logits``, ``offsets``, or the names
+of another kind of outputs. A
 `TensorSpec` holds the name of the tensor that a signature key stands for, because a runtime can
 look tensors up by name whether or not it knows signatures.
 """
@@ -10,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from exporters._outputs import answers, changed_rules, kind_of
 from exporters._tf_file import OUTPUTS, read_signature
+from exporters._tf_graft import graft
 from exporters._tf_graph import tensorflow, translate
+from exporters._tf_tail import inside, make_tail
 from exporters._tf_trace import first_line, trace
 from harness.errors import ExportFailed
 from harness.interfaces import Exported, ExportJob
@@ -23,20 +27,27 @@ def export(job: ExportJob, finish: Callable[[Any, bytes], bytes]) -> Exported:
     """Convert the job's network and write `FILE`.
 
     Args:
-        finish: given TensorFlow and the bytes of the float file, answers those to write.
+        finish: given TensorFlow and the bytes of the float file of the heads, answers those that
+            the tail of the option ``outputs`` is put behind.
 
     Raises:
         ExportFailed: see `convert`.
     """
-    tf = tensorflow()
+    tf, kind = tensorflow(), kind_of(job.options)
     data = finish(tf, convert(tf, job))
-    signature = read_signature(data)
+    if kind != "heads":
+        data = graft(data, make_tail(tf, job.spec, kind))
+    signature = read_signature(data, [one.name for one in answers(job.spec, kind)])
     (job.folder / FILE).write_bytes(data)
+    rules = inside(job.spec) if kind == "detections" else None
     return Exported(
         files=[FILE],
         inputs=(signature.image,),
-        outputs=(signature.logits, signature.offsets),
+        outputs=signature.outputs,
         toolchain={},  # the harness adds the versions of the exporter's modules
+        output_kind=kind,
+        decoding=rules,
+        notes=changed_rules(job.spec, rules) if rules else (),
     )
 
 

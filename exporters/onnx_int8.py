@@ -4,8 +4,10 @@ Format: https://onnx.ai (Apache-2.0), quantized by ONNX Runtime (MIT): activatio
 weights int8 per output channel, scheme of Jacob et al. 2018, arXiv 1712.05877. Options:
 ``calibration`` chooses the ranges (``minmax``: the extremes over the calibration images;
 ``entropy``, ``percentile``: by histograms, slower); ``reduce_range`` uses 7 bits of the weights,
-for x86 CPUs without VNNI, whose 16-bit sums saturate otherwise; ``opset``. Tensors: image
-(1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4), all float32.
+for x86 CPUs without VNNI, whose 16-bit sums saturate otherwise; ``opset``; ``outputs`` and
+``names`` as `exporters._outputs` and `exporters._onnx_tail` say: what they add stays in float.
+Tensors: image (1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4), or what
+``outputs`` names, all float32.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
-from exporters._capture import bad_choice, bad_count, check_calibration, tensors, toolchain
+from exporters._capture import bad_choice, bad_count, check_calibration, toolchain
 from exporters._onnx import FILE, OPSET, OPSETS, float_model, write
+from exporters._onnx_tail import OPTIONS, attach, bad_tail, exported
 from exporters._ort_quantize import CALIBRATIONS, quantize
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
@@ -36,13 +39,19 @@ class OnnxInt8(Exporter):
     modules = ("torch", "onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
     typical_export_s = 50.0
-    options: ClassVar[Options] = {"calibration": "minmax", "reduce_range": False, "opset": OPSET}
+    options: ClassVar[Options] = {
+        "calibration": "minmax",
+        "reduce_range": False,
+        "opset": OPSET,
+        **OPTIONS,
+    }
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
-        """An unknown calibration method, or an operator set out of range."""
-        del spec  # any model
-        return bad_choice("calibration", options["calibration"], CALIBRATIONS) or bad_count(
-            "opset", options["opset"], *OPSETS
+        """An unknown calibration method, an operator set out of range, outputs not possible."""
+        return (
+            bad_choice("calibration", options["calibration"], CALIBRATIONS)
+            or bad_count("opset", options["opset"], *OPSETS)
+            or bad_tail(self.name, spec, options)
         )
 
     def export(self, job: ExportJob) -> Exported:
@@ -63,6 +72,5 @@ class OnnxInt8(Exporter):
                 method=str(job.options["calibration"]),
                 reduce_range=bool(job.options["reduce_range"]),
             )
-            require("onnx", extra="onnx").checker.check_model(str(path), full_check=True)
-        inputs, outputs = tensors(job.spec)
-        return Exported(files=[FILE], inputs=inputs, outputs=outputs, toolchain={})
+        write(attach(require("onnx", extra="onnx").load(str(path)), job), path)
+        return exported(job)

@@ -4,7 +4,8 @@ Format: https://ai.google.dev/edge/litert/models/post_training_quantization (Apa
 Jacob et al. 2018, arXiv 1712.05877. The range of an activation is the one with the least squared
 error over the calibration images (`exporters._tf_ranges`). Tensors: image (1, h, w, 3); logits
 (1, priors, classes), offsets (1, priors, 4); float32 with one QUANTIZE and two DEQUANTIZE inside
-(``io=float32``), or int8 with scale and zero point (``io=int8``), which NPUs want.
+(``io=float32``), or int8 with scale and zero point (``io=int8``), which NPUs want. What the option
+``outputs`` adds (`exporters._outputs`) stays in float, so that ``io`` is the image's alone there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters._outputs import bad_outputs, kind_of
 from exporters._tf_file import operators
 from exporters._tf_lite import export
 from exporters._tf_ranges import with_ranges
@@ -39,14 +41,13 @@ class TfliteInt8(Exporter):
     modules = ("torch", "tensorflow", "ai_edge_litert")
     extra = "tflite"
     typical_export_s = 50.0
-    options: ClassVar[Options] = {"io": "float32"}
+    options: ClassVar[Options] = {"io": "float32", "outputs": "heads"}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
-        """Only the two data types of ``io``."""
-        del spec  # any model
+        """Only the two data types of ``io``; outputs that cannot be made."""
         if options["io"] not in IO:
             return f"option io of {self.name} is {' or '.join(IO)}, not {options['io']!r}"
-        return None
+        return bad_outputs(self.name, spec, options)
 
     def export(self, job: ExportJob) -> Exported:
         """Write ``model.tflite``, all of whose arithmetic is integer."""
@@ -56,7 +57,8 @@ class TfliteInt8(Exporter):
 
         def quantized(tf: Any, data: bytes) -> bytes:
             ranged = with_ranges(data, _nhwc(calibration))
-            return _quantize(ranged, getattr(tf, str(job.options["io"])))
+            io = getattr(tf, str(job.options["io"]))
+            return _quantize(ranged, io, io if kind_of(job.options) == "heads" else tf.float32)
 
         return export(job, quantized)
 
@@ -67,8 +69,8 @@ def _nhwc(
     return (np.ascontiguousarray(image.transpose(0, 2, 3, 1)) for image in calibration())
 
 
-def _quantize(data: bytes, io: Any) -> bytes:
-    """The integer file of a float file with ranges; ``io`` is TensorFlow's data type.
+def _quantize(data: bytes, given: Any, answered: Any) -> bytes:
+    """The integer file of a float file with ranges; TensorFlow's data types at its two ends.
 
     Raises:
         ExportFailed: the quantizer refuses, or leaves an operator in float.
@@ -76,7 +78,7 @@ def _quantize(data: bytes, io: Any) -> bytes:
     # No public name; it is what the public converter calls once its calibrator has run.
     convert = require("tensorflow.lite.python.convert", extra="tflite")
     try:
-        made = bytes(convert.mlir_quantize(data, input_data_type=io, output_data_type=io))
+        made = bytes(convert.mlir_quantize(data, input_data_type=given, output_data_type=answered))
     except Exception as error:  # the quantizer fails with errors of many kinds, some pages long
         raise ExportFailed(
             f"TensorFlow cannot quantize the network ({first_line(error)}): use tflite_float"

@@ -210,7 +210,8 @@ def _ready(
             f" names {known - 1} classes without the background: correct the labels"
         )
     height, width = size
-    pixels = geometry.clip(boxes[:, [1, 0, 3, 2]] * (width, height, width, height), height, width)
-    corners = pixels.astype(np.float32)
-    usable = (corners[:, :2] < corners[:, 2:]).all(axis=1)
-    return Detections(corners[usable], labels[usable], scores[usable])
+    pixels = boxes[:, [1, 0, 3, 2]] * (width, height, width, height)
+    inside = geometry.clip(pixels, height, width).astype(np.float32)
+    usable = (inside[:, :2] < inside[:, 2:]).all(axis=1)
+    shown = pixels.astype(np.float32) if artifact.decoding.clip == "never" else inside
+    return Detections(shown[usable], labels[usable], scores[usable])

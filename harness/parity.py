@@ -169,10 +169,11 @@ def agreement(reference: Sequence[Detections], got: Sequence[Detections]) -> flo
     for expected, found in zip(reference, got, strict=True):
         rows, columns, overlap = _pairs(expected, found, 0.5)
         one, two = expected.scores[rows].astype(float), found.scores[columns].astype(float)
-        alone = expected.scores.sum() + found.scores.sum() - one.sum() - two.sum()
+        both = float(expected.scores.sum(dtype=float) + found.scores.sum(dtype=float))
+        alone = max(both - float(one.sum() + two.sum()), 0.0)
         shared += float((overlap * np.minimum(one, two)).sum())
-        whole += float(np.maximum(one, two).sum() + alone)
-    return shared / whole if whole else 1.0
+        whole += float(np.maximum(one, two).sum()) + alone
+    return min(shared / whole, 1.0) if whole else 1.0
 
 
 def compare_heads(
