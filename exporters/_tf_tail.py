@@ -87,9 +87,9 @@ def _detections(tf: Any, spec: ModelSpec, logits: Any, offsets: Any) -> dict[str
     ]
 
     # The converter replaces a function that says what it implements by that custom operator.
-    @tf.function(
-        autograph=False, experimental_implements=" ".join([f'name: "{CUSTOM}"', *attributes])
-    )
+    implemented = " ".join([f'name: "{CUSTOM}"', *attributes])
+
+    @tf.function(autograph=False, experimental_implements=implemented)  # type: ignore[untyped-decorator]  # tf is Any
     def suppressed(boxes: Any, scores: Any, anchors: Any) -> tuple[Any, ...]:
         del boxes, scores, anchors
         return tuple(tf.zeros(one.shape) for one in answers(spec, "detections"))

@@ -18,8 +18,9 @@ def with_tail(network: Any, spec: ModelSpec, kind: OutputKind) -> Any:
         return network
     torch = require("torch", extra="torch")
     rule = BoxRule(spec)
+    module: Any = torch.nn.Module
 
-    class Scored(torch.nn.Module):  # type: ignore[misc]  # torch comes as Any
+    class Scored(module):  # type: ignore[misc]  # torch comes as Any
         def __init__(self) -> None:
             super().__init__()
             self.network = network
