@@ -14,6 +14,7 @@ from harness.config import Matrix
 from harness.errors import DetbenchError
 from harness.interfaces import EXPORTERS
 from harness.records import Cell, RunRecord
+from harness.rounds import floor_rounds
 from harness.tasks import ExportTask
 from harness.timing import TIERS
 
@@ -51,8 +52,14 @@ class Estimator:
         shared = [self.export_s(task) for task in exports]
         shared += [self.cell_s(cell) for cell in cells if cell.measure == "accuracy"]
         timed = [self.cell_s(cell) for cell in cells if cell.measure == "latency"]
-        control = timed[:1]
-        return max(sum(shared) / jobs, max(shared, default=0.0)) + sum(timed) + sum(control)
+        before_s = max(sum(shared) / jobs, max(shared, default=0.0))
+        return before_s + sum(timed) + self._control_s(timed)
+
+    def _control_s(self, timed: Sequence[float]) -> float:
+        """The A/A control for the noise floor is the cell that costs least, timed more often."""
+        latency = self._matrix.latency
+        count = floor_rounds(latency.rounds, trial=TIERS[latency.tier].trial)
+        return min(timed, default=0.0) * count / latency.rounds
 
     def learn_export(self, task: ExportTask) -> None:
         with contextlib.suppress(DetbenchError):

@@ -8,11 +8,12 @@ on where it stopped.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,16 +26,25 @@ from harness.lint.single import lint_record
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress
 from harness.provenance import git_revision
-from harness.records import RunRecord, State
+from harness.records import Round, RunRecord, State
 from harness.results import RunFolder
-from harness.rounds import merge, noise_floor
+from harness.rounds import floor_rounds, merge, noise_floor
 from harness.tasks import ChildResult, ExportTask, MeasureTask
-from harness.timing import round_order
+from harness.timing import TIERS, round_order
 
 T = TypeVar("T")
 MEASURED: frozenset[State] = frozenset({"ok", "tainted"})
 DONE: frozenset[State] = frozenset({"ok", "parity-failed", "tainted"})
 """States that are kept when the same command runs again; all others are tried once more."""
+
+
+class Turn(NamedTuple):
+    """When a round is run: its number, and its place among so many turns of that number."""
+
+    name: str
+    number: int
+    place: int
+    of: int
 
 
 class Execution:
@@ -48,8 +58,8 @@ class Execution:
         self.estimator = Estimator(matrix)
         self.jobs = matrix.jobs or machine.usable_cores()
 
-    def run(self, progress: Progress) -> float | None:
-        """Do everything that is not done yet; answers the noise floor if latency was timed.
+    def run(self, progress: Progress) -> None:
+        """Do everything that is not done yet.
 
         Raises:
             ResultsError: the results cannot be written. Nothing that was written is lost.
@@ -60,7 +70,7 @@ class Execution:
                 self._fail(planned, "unsupported", planned.unsupported)
         self._export(progress)
         self._score(progress)
-        return self._time(progress)
+        self._time(progress)
 
     def remaining_s(self) -> float:
         """Estimate of the time that is left, in seconds."""
@@ -142,51 +152,89 @@ class Execution:
                 found.setdefault(planned.cell.base_name, planned.id)
         return found
 
-    def _time(self, progress: Progress) -> float | None:
+    def _time(self, progress: Progress) -> None:
+        """The A/A control first, for the noise floor; then all cells in shuffled rounds."""
         cells = self._open("latency")
+        if not cells:
+            return
+        controls = (self._control(cell, progress) for cell in sorted(cells, key=self._start_ns))
+        self._write_floor(next((floor for floor in controls if floor is not None), None))
         rounds = self.matrix.latency.rounds
         results: dict[str, list[ChildResult]] = {planned.id: [] for planned in cells}
-        again: list[ChildResult] = []
-        control = min(cells, key=self._start_ns) if cells else None
         for number in range(rounds):
-            timed = [(planned, False) for planned in cells]
-            if control is not None:
-                timed.append((control, True))
-            for index in round_order(len(timed), number, self.matrix.latency.seed):
-                planned, is_control = timed[index]
-                sink = again if is_control else results[planned.id]
+            for place, index in enumerate(
+                round_order(len(cells), number, self.matrix.latency.seed)
+            ):
+                planned = cells[index]
+                sink = results[planned.id]
                 if any(result.state not in MEASURED for result in sink):
                     continue
-                name = f"{planned.id}.{'aa' if is_control else 'r'}{number}"
-                again_said = " (A/A)" if is_control else ""
-                title = f"{_title(planned)}, round {number + 1} of {rounds}{again_said}"
-                with progress.step(title):
-                    sink.append(self._round(planned, name, number))
-                last = number == rounds - 1 or sink[-1].state not in MEASURED
-                if not is_control and last:
+                turn = Turn(f"{planned.id}.r{number}", number, place, len(cells))
+                with progress.step(f"{_title(planned)}, round {number + 1} of {rounds}"):
+                    sink.append(self._round(planned, turn))
+                if number == rounds - 1 or sink[-1].state not in MEASURED:
                     self._finish(planned, sink)
-        return noise_floor(results[control.id], again) if control is not None else None
+
+    def _control(self, planned: PlannedCell, progress: Progress) -> float | None:
+        """Time one cell again and again, as a cell and its copy would take turns (A/A)."""
+        latency = self.matrix.latency
+        count = floor_rounds(latency.rounds, trial=TIERS[latency.tier].trial)
+        found: list[ChildResult] = []
+        for number in range(count):
+            turn = Turn(f"{planned.id}.aa{number}", number % latency.rounds, number, count)
+            with progress.step(f"noise floor, {_title(planned)}, {number + 1} of {count}"):
+                found.append(self._round(planned, turn))
+            if found[-1].state not in MEASURED:
+                return None
+        return noise_floor(found, latency.rounds)
+
+    def _write_floor(self, floor: float | None) -> None:
+        run = self.folder.read_run()
+        if run is not None:
+            self.folder.write_run(msgspec.structs.replace(run, noise_floor=floor))
 
     def _start_ns(self, planned: PlannedCell) -> int:
         """What its accuracy cell took: the A/A control is the cell that costs least."""
+        scored = self._scored(planned)
+        return scored.elapsed_ns or sys.maxsize if scored else sys.maxsize
+
+    def _scored(self, planned: PlannedCell) -> RunRecord | None:
+        """The accuracy record of the same artifact and runner."""
         for other in self.plan.cells:
             same = (other.folder, other.cell.runner) == (planned.folder, planned.cell.runner)
             if same and other.cell.measure == "accuracy" and other.id in self.records:
-                return self.records[other.id].elapsed_ns or sys.maxsize
-        return sys.maxsize
+                return self.records[other.id]
+        return None
 
-    def _round(self, planned: PlannedCell, name: str, number: int) -> ChildResult:
+    def _round(self, planned: PlannedCell, turn: Turn) -> ChildResult:
         """One round of a cell in its child; a round that an interrupted run finished is kept."""
-        kept = self.folder.read_round(name)
+        kept = self.folder.read_round(turn.name)
         if kept is not None and kept.state in MEASURED:
             return kept
-        task = self._task(planned, number=number)
-        before = machine.state()
-        result = self._child(task, name)
-        reason = machine.taint(before, machine.state())
+        scored = self._scored(planned)
+        found = self.folder.detections_path(scored.cell_id) if scored else None
+        task = self._task(
+            planned, number=turn.number, scored=str(found) if found and found.is_file() else None
+        )
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        before, own = machine.state(), time.process_time_ns()
+        result = self._child(task, turn.name)
+        own, after = time.process_time_ns() - own, machine.state()
+        reason = machine.taint(before, after)
+        seen = Round(
+            started_at=started,
+            place=turn.place,
+            of=turn.of,
+            elapsed_ns=result.elapsed_ns,
+            supervisor_cpu_ns=own,
+            before=msgspec.to_builtins(before),
+            after=msgspec.to_builtins(after),
+            tainted=reason,
+        )
+        result = msgspec.structs.replace(result, round=seen)
         if reason and result.state == "ok":
             result = msgspec.structs.replace(result, state="tainted", error=reason)
-        self.folder.write_round(name, result)
+        self.folder.write_round(turn.name, result)
         return result
 
     def _task(
@@ -196,6 +244,7 @@ class Execution:
         number: int = 0,
         detections: str | None = None,
         reference: str | None = None,
+        scored: str | None = None,
     ) -> MeasureTask:
         return MeasureTask(
             cell=planned.cell,
@@ -207,6 +256,7 @@ class Execution:
             seed=self.matrix.latency.seed,
             detections=detections,
             reference=reference,
+            scored=scored,
             audit=self.matrix.audit,
             plugins=planned.plugins,
         )
@@ -268,6 +318,7 @@ class Execution:
             log=excerpt(log) if log else None,
             preprocessing=results[-1].preprocessing if results else None,
             evidence=self.folder.evidence(planned.id),
+            rounds=tuple(result.round for result in results if result.round),
         )
         facts = msgspec.to_builtins(machine.machine_record())
         found = lint_record(record, artifact, facts)

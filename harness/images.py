@@ -7,6 +7,7 @@ input tensor is int8 or uint8, so quantizing costs nothing and rounds exactly.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,27 @@ def load_image(path: Path | str) -> Pixels:
         raise BadImage(
             f"image {path} cannot be read ({reason}): restore it or take it off the list"
         ) from error
+
+
+def decode_image(data: bytes) -> Pixels:
+    """The bytes of a picture file as ``(h, w, 3)`` uint8 RGB, as `load_image` reads it.
+
+    Raises:
+        BadImage: no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+            return _rgb(picture)
+    except Exception as error:  # as above
+        raise BadImage(f"{len(data)} bytes are no picture ({error}): restore the file") from error
+
+
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """``(h, w, 3)`` uint8 RGB as a JPEG file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="JPEG", quality=quality)
+    return stream.getvalue()
 
 
 def _rgb(picture: Image.Image) -> Pixels:

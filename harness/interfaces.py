@@ -65,6 +65,10 @@ class Dataset(ABC):
     def image(self, index: int) -> NDArray[np.uint8]:
         """``(h, w, 3)`` RGB pixels. Raises BadImage."""
 
+    def encoded(self, index: int) -> bytes | None:
+        """The picture's file as it is stored, None where there is no file. Raises BadImage."""
+        return None
+
     @abstractmethod
     def truth(self, index: int) -> Truth:
         """Ground truth. Raises BadAnnotation."""

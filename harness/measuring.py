@@ -8,62 +8,19 @@ own, the same for every runtime.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from harness import artifacts, outputs, parity
+from harness import artifacts, latency
 from harness.datasets import open_dataset
-from harness.errors import ParityFailed, Unsupported
+from harness.errors import Unsupported
 from harness.evaluation import score
 from harness.images import Preprocessor
-from harness.interfaces import (
-    RUNNERS,
-    Dataset,
-    Detections,
-    Outputs,
-    Runner,
-    RunOptions,
-    Session,
-)
+from harness.interfaces import RUNNERS, Dataset, Runner, RunOptions
 from harness.memory import Baseline, baseline, peak_above
-from harness.records import Artifact, Measurement
+from harness.opened import Opened
+from harness.records import Measurement
 from harness.tasks import ChildResult, MeasureTask
-from harness.threads import threads_used
-from harness.timing import TIERS, Tier, Timing, time_calls, time_stages
-
-RING = 8
-"""Prepared inputs that take turns while timing: no runtime sees the same one twice in a row."""
-PIPELINE_S = 1.0
-"""Least time of the pipeline's stages; the tight loop has the tier's own."""
-KEPT = 4
-"""Timed calls whose outputs are compared with those of an untimed call on the same input."""
-
-
-TIMED_SQNR_DB = 60.0
-
-
-class Opened(NamedTuple):
-    """An artifact in a runtime, with what is needed to feed and decode it."""
-
-    artifact: Artifact
-    session: Session
-    prepare: Preprocessor
-    priors: NDArray[np.float32]
-
-    @property
-    def kind(self) -> outputs.Kind:
-        return outputs.KINDS[self.artifact.output_kind]
-
-    def infer(self, image: NDArray[np.uint8]) -> Outputs:
-        return self.session.run(self.prepare(image))
-
-    def detect(self, answer: Outputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        return self.kind.detections(self.artifact, self.priors, answer, sizes)
 
 
 def measure(task: MeasureTask) -> ChildResult:
@@ -115,13 +72,13 @@ def measure(task: MeasureTask) -> ChildResult:
 
 def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -> list[Measurement]:
     if task.cell.measure == "latency":
-        data = open_dataset(task.cell.dataset, limit=RING)
+        data = open_dataset(task.cell.dataset, limit=latency.RING)
         images = [data.image(index) for index in range(len(data))]
         first = time.perf_counter_ns()
-        opened.infer(images[0])
+        opened.infer(images[:1])
         first_ns = time.perf_counter_ns() - first
         checked = [] if runner.measures_harness_only else _parity(opened, folder)
-        timed = _latency(task, opened, images)
+        timed = latency.time_cell(task, opened, data, images)
         return [*checked, _single("latency.first", first_ns, "ns"), *timed]
     checked = _parity(opened, folder)
     if task.cell.measure == "parity":
@@ -132,71 +89,8 @@ def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -
 def _parity(opened: Opened, folder: Path) -> list[Measurement]:
     """Compare with the golden answers. Raises ParityFailed."""
     golden = artifacts.golden(folder)
-    answers = [opened.infer(image) for image in golden.images]
-    got = tuple(np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+    got = opened.infer(list(golden.images))
     return list(opened.kind.compare(opened.artifact, opened.priors, golden.outputs, got))
-
-
-def _latency(
-    task: MeasureTask, opened: Opened, images: Sequence[NDArray[np.uint8]]
-) -> list[Measurement]:
-    """The tight loop over prepared inputs, then the pipeline from decoded picture to detections."""
-    tier = TIERS[task.tier].share(task.rounds)
-    ring = [opened.prepare(image) for image in images]
-    session = opened.session
-    used = threads_used(lambda: session.run(ring[0]))
-    tight = time_calls(
-        lambda slot: session.run(ring[slot]),
-        tier,
-        inputs=len(ring),
-        keep=KEPT,
-        seed=task.seed + task.round,
-    )
-    for kept in tight.kept:
-        _check_timed(opened.kind.names, kept.output, session.run(ring[kept.slot]))
-    sizes = [image.shape[:2] for image in images]
-    stages = time_stages(
-        {
-            "preprocess": lambda slot: (slot, opened.prepare(images[slot])),
-            "inference_in_pipeline": lambda given: (given[0], session.run(given[1])),
-            "postprocess": lambda given: opened.detect(given[1], [sizes[given[0]]]),
-        },
-        _pipeline_tier(tier, task.rounds),
-        inputs=len(images),
-    )
-    return [
-        *_steady("inference", tight, warmup=True),
-        *(item for name, timing in stages.items() for item in _steady(name, timing)),
-        *([_single("threads.used", used, "threads")] if used is not None else []),
-    ]
-
-
-def _pipeline_tier(tier: Tier, rounds: int) -> Tier:
-    return msgspec.structs.replace(tier, seconds=min(tier.seconds, PIPELINE_S / rounds))
-
-
-def _steady(stage: str, timing: Timing, *, warmup: bool = False) -> list[Measurement]:
-    steady, _, warm = timing.measurements(stage)
-    return [steady, warm] if warmup else [steady]
-
-
-def _check_timed(names: Sequence[str], timed: Outputs, again: Outputs) -> None:
-    """What a timed call answered must be what an untimed one answers (MLPerf's TEST01).
-
-    Raises:
-        ParityFailed: it differs by more than float rounding in another order.
-    """
-    for head, error in parity.compare_heads(_real(again), _real(timed), names).items():
-        if error.sqnr_db < TIMED_SQNR_DB:
-            raise ParityFailed(
-                f"{head} of a timed call have an SQNR of {error.sqnr_db:.1f} dB against an untimed"
-                f" call on the same input (at least {TIMED_SQNR_DB:g} dB): the runtime computes"
-                " something else under load"
-            )
-
-
-def _real(answer: Outputs) -> Outputs:
-    return tuple(values.astype(np.float64) for values in answer)
 
 
 def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
@@ -209,7 +103,7 @@ def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
         begun = clock()
         image = data.image(index)
         read = clock()
-        prepared = opened.prepare(image)
+        prepared = opened.feed([image])
         ready = clock()
         answer = opened.session.run(prepared)
         answered = clock()

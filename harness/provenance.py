@@ -26,9 +26,12 @@ MEASURE_SOURCES = (
     "harness/evaluation.py",
     "harness/fidelity.py",
     "harness/images.py",
+    "harness/latency.py",
     "harness/measuring.py",
     "harness/outputs.py",
+    "harness/opened.py",
     "harness/parity.py",
+    "harness/threads.py",
     "harness/timing.py",
 )
 

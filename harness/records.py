@@ -251,6 +251,26 @@ class Finding(Record, frozen=True, kw_only=True):
     where: tuple[str, ...] = ()
 
 
+class Round(Record, frozen=True, kw_only=True):
+    """One round of a timed cell as the supervisor saw it.
+
+    Attributes:
+        place: when in the round the cell had its turn, counted from 0; ``of`` so many turns.
+        before, after: the machine's state, see `harness.machine_state.MachineState`.
+        supervisor_cpu_ns: CPU time of the supervisor itself while the child ran.
+        tainted: why this round cannot be trusted, in a sentence; None where it can.
+    """
+
+    started_at: str
+    place: int
+    of: int
+    elapsed_ns: int
+    supervisor_cpu_ns: int
+    before: dict[str, Any]
+    after: dict[str, Any]
+    tainted: str | None = None
+
+
 class RunRecord(Record, frozen=True, kw_only=True):
     """What became of one cell.
 
@@ -259,6 +279,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     by path below the run's folder. ``digest`` is the record's own (see `harness.seal`); None in
     records that were written before there was one.
     ``findings`` are what the linter said when the record was written; a reader lints again.
+    ``rounds`` are those of a timed cell, in the order they were run.
     """
 
     cell: Cell
@@ -280,6 +301,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     evidence: dict[str, str] = msgspec.field(default_factory=dict)
     digest: str | None = None
     findings: tuple[Finding, ...] = ()
+    rounds: tuple[Round, ...] = ()
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:

@@ -28,6 +28,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "caching",
+    "cannot_tell",
     "compare",
     "cov",
     "interval",
@@ -44,6 +45,8 @@ CONFIDENCE = 0.99
 OUTLIER_MADS = 14.83
 UNSTABLE_COV = 0.025
 SIGNIFICANT_P = 0.002
+FLOOR_P = 0.001
+"""Half of `SIGNIFICANT_P`: the floor is itself measured, beside cells that drift on after it."""
 LEAST_RATIO = 0.01
 CACHED_SHARE = 0.10
 ROUNDS_FREEDOM = 4
@@ -198,17 +201,18 @@ def summarize(samples: Samples) -> Summary:
     )
 
 
-def noise_floor(rounds: Sequence[Samples]) -> float | None:
-    """The ratio, less 1, that an A/A comparison exceeds once in 500 times.
+def noise_floor(rounds: Sequence[Samples], per_cell: int | None = None) -> float | None:
+    """The ratio, less 1, that an A/A comparison exceeds less than once in 500 times.
 
     A process that starts again lands on other addresses and beside other neighbours, so the
     medians of rounds differ by more than the samples within a round tell. Their spread, on the log
     scale, gives the floor by Student's t. Six rounds or more are worth having: the quantile alone
-    is 10.2 with four and 4.8 with eight.
+    is 12.9 with four and 5.4 with eight.
 
     Args:
-        rounds: samples of the rounds of one cell, each from a process of its own, interleaved as if
-            every second one were of another cell: twice as many as a compared cell has.
+        rounds: samples of the rounds of one cell, each from a process of its own, one after the
+            other, as if every second one were of another cell.
+        per_cell: how many rounds a compared cell has; None where it is half of these.
 
     Returns:
         None with fewer than four rounds, two a side: fewer say nothing about spread.
@@ -217,8 +221,8 @@ def noise_floor(rounds: Sequence[Samples]) -> float | None:
         return None
     logs = [math.log(_median(samples)) for samples in rounds]
     spread = float(np.std(logs, ddof=1))
-    quantile = student_quantile(1 - SIGNIFICANT_P / 2, len(rounds) - 1)
-    return math.expm1(quantile * spread * math.sqrt(2 / (len(rounds) / 2)))
+    quantile = student_quantile(1 - FLOOR_P / 2, len(rounds) - 1)
+    return math.expm1(quantile * spread * math.sqrt(2 / (per_cell or len(rounds) / 2)))
 
 
 def compare(
@@ -250,9 +254,9 @@ def compare(
     for name, values in zip(names, (first, second), strict=True):
         missing = license_text(len(values), 50)
         if missing:
-            return _cannot_tell(f"the median of {name} {missing} samples")
+            return cannot_tell(f"the median of {name} {missing} samples")
     if noise_floor is None:
-        return _cannot_tell("the noise floor of the run was not measured")
+        return cannot_tell("the noise floor of the run was not measured")
     shift = math.log(np.median(second) / np.median(first))
     below, above = _shift_interval(first, second)
     bar = math.log1p(max(noise_floor, LEAST_RATIO))
@@ -361,7 +365,8 @@ def _round_error(
     return math.sqrt(scatter / freedom * sum(1 / size for size in sizes)), freedom
 
 
-def _cannot_tell(why: str) -> Verdict:
+def cannot_tell(why: str) -> Verdict:
+    """The verdict where there is none, with the reason."""
     return Verdict(
         outcome="cannot tell",
         ratio=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.config import Calibration
-from harness.records import Cell, Measurement, Record, State
+from harness.records import Cell, Measurement, Record, Round, State
 from harness.requests import Request
 
 
@@ -32,7 +32,11 @@ class ExportTask(Record, frozen=True, kw_only=True, tag="export"):
 
 
 class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
-    """Measure one cell, or one round of it when latency is timed in several."""
+    """Measure one cell, or one round of it when latency is timed in several.
+
+    ``scored`` is the file of detections that the accuracy cell of the same artifact and runner
+    left, against which a latency cell holds its own.
+    """
 
     cell: Cell
     folder: str
@@ -43,6 +47,7 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     seed: int
     detections: str | None = None
     reference: str | None = None
+    scored: str | None = None
     audit: bool = False
     plugins: tuple[str, ...] = ()
 
@@ -57,3 +62,4 @@ class ChildResult(Record, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...] = ()
     elapsed_ns: int = 0
     preprocessing: str | None = None
+    round: Round | None = None

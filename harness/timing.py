@@ -115,9 +115,18 @@ class Timing:
         """The steady state, one call each (the mean of a batch where calls are batched)."""
         return tuple(sample / self.batched_by for sample in self.samples_ns)
 
+    @property
+    def too_short(self) -> bool:
+        """Whether a sample is below ten ticks of the clock: a pipeline's stage, never batched."""
+        least = LEAST_TICKS * self.resolution_ns
+        return bool(self.samples_ns) and median(self.samples_ns) < least
+
     def measurements(self, stage: str) -> tuple[Measurement, ...]:
-        """``latency.<stage>``, ``latency.first_<stage>`` and ``latency.warmup_<stage>``."""
-        conditions = {
+        """``latency.<stage>``, ``latency.first_<stage>`` and ``latency.warmup_<stage>``.
+
+        A stage that is too short for the clock keeps its samples and has no value.
+        """
+        conditions: dict[str, Any] = {
             "tier": self.tier.name,
             "trial": self.tier.trial,
             "rounds": [len(self.samples_ns)],
@@ -128,8 +137,12 @@ class Timing:
         }
         steady, first = self.per_call_ns, (float(self.first_ns),)
         warmup = tuple(float(sample) for sample in self.warmup_ns)
+        typical = percentile(steady, 50)
+        if self.too_short:
+            conditions["too_short"] = True
+            typical = None
         return (
-            _measurement(f"latency.{stage}", percentile(steady, 50), steady, conditions),
+            _measurement(f"latency.{stage}", typical, steady, conditions),
             _measurement(f"latency.first_{stage}", first[0], first, {}),
             _measurement(f"latency.warmup_{stage}", None, warmup, {}),
         )
@@ -202,7 +215,8 @@ def time_stages(
     """Time a pipeline and each of its stages: ``end_to_end`` is their sum, sample by sample.
 
     The first stage is given the slot, each other one what the stage before it answered. One clock
-    reading stands between two stages.
+    reading stands between two stages. Stages cannot be batched, since each needs what the one
+    before answered; one that is shorter than ten ticks of the clock says so.
 
     Raises:
         DetbenchError: the clock went back or stands still.

@@ -202,6 +202,23 @@ def test_stages_add_up_to_end_to_end() -> None:
     assert len(timings["end_to_end"].warmup_ns) == 3
 
 
+def test_a_stage_too_short_for_the_clock_has_samples_and_no_value() -> None:
+    clock = FakeClock(tick=1000)
+
+    def step(ns: int) -> Callable[[int], int]:
+        def call(value: int) -> int:
+            clock.now += ns
+            return value
+
+        return call
+
+    found = time_stages({"short": step(5000), "long": step(MS)}, SHORT, clock=clock)
+    short, long = (found[name].measurements(name)[0] for name in ("short", "long"))
+    assert (short.value, short.conditions["too_short"], len(short.samples)) == (None, True, 98)
+    assert long.value == MS + 1000
+    assert "too_short" not in long.conditions
+
+
 def test_each_stage_is_given_what_the_one_before_answered() -> None:
     seen: list[tuple[str, int]] = []
 

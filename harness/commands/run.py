@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from harness import cli, config, machine, results
 from harness.config import Matrix
 from harness.errors import ResultsError
@@ -89,9 +87,7 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
     )
     folder.write_machine(facts)
     folder.write_run(run_record)
-    floor = execution.run(Progress(expected, quiet=options.quiet))
-    if floor is not None:
-        folder.write_run(msgspec.structs.replace(run_record, noise_floor=floor))
+    execution.run(Progress(expected, quiet=options.quiet))
     records = [execution.records[cell.id] for cell in plan.cells]
     print(table(records, as_json=options.json))
     _report(folder.path, options)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from harness.errors import BadAnnotation, BadConfig, BadImage
 from harness.images import load_image
 from harness.interfaces import Dataset
 
+T = TypeVar("T")
 SLACK = 1.0
 """Pixels that a box may reach outside its image: annotation tools round."""
 
@@ -47,10 +49,17 @@ class FileDataset(Dataset):
             )
         return pixels
 
+    def encoded(self, index: int) -> bytes:
+        """The file's bytes. Raises BadImage."""
+        return self._file(index, Path.read_bytes)
+
     def digest(self, index: int) -> str:
         """SHA-256 of the file's bytes. Raises BadImage."""
+        return self._file(index, sha256_file)
+
+    def _file(self, index: int, read: Callable[[Path], T]) -> T:
         try:
-            return sha256_file(self.path(index))
+            return read(self.path(index))
         except OSError as error:
             raise BadImage(
                 f"image {self.path(index)} cannot be read ({error.strerror}):"

@@ -9,6 +9,7 @@ from harness import stats
 from harness.errors import BadInput
 from harness.records import Measurement, RunRecord
 from harness.report.join import Row
+from harness.rounds import interleaved
 
 INFERENCE = "latency.inference"
 COMPARED = 50
@@ -88,8 +89,10 @@ def compare(
             that ``b`` is more than 5 % slower than ``a``.
     """
     first, second = (_sampled(row.latency, metric) for row in (a, b))
-    if first is None or second is None:
+    if first is None or second is None or a.latency is None or b.latency is None:
         return None
+    if a.run == b.run and not interleaved(a.latency, b.latency):
+        return stats.cannot_tell("they did not take turns: time them again under one name")
     scaled = first.samples if scale == 1 else [scale * sample for sample in first.samples]
     try:
         return stats.compare(
