@@ -21,22 +21,22 @@ def area(boxes: NDArray[Any]) -> Boxes:
     return np.asarray(sides[..., 0] * sides[..., 1])
 
 
-def iou(first: NDArray[Any], second: NDArray[Any]) -> Boxes:
+def iou(first: NDArray[Any], second: NDArray[Any], epsilon: float = 0.0) -> Boxes:
     """Intersection over union of every pair, ``(n, m)`` float64 in 0..1.
 
     Args:
         first: ``(n, 4)`` corner boxes.
         second: ``(m, 4)`` corner boxes in the same units.
+        epsilon: added to the union. pytorch-ssd adds 1e-5, which weakens the suppression of
+            small boxes where boxes are relative.
 
-    A pair whose union has no area overlaps by 0, identical or not. Nothing is added to the
-    denominator (pytorch-ssd adds 1e-5 to areas of relative boxes, which weakens the suppression
-    of small boxes).
+    A pair whose union has no area overlaps by 0, identical or not.
     """
     one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
     sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
     np.maximum(sides, 0.0, out=sides)
     inter = sides[..., 0] * sides[..., 1]
-    union = area(first)[:, None] + area(second)[None] - inter
+    union = area(first)[:, None] + area(second)[None] - inter + epsilon
     return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
 
 

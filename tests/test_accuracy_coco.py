@@ -198,10 +198,11 @@ def slow_ap(
     return sum(max((p for r, p in curve if r >= level), default=0.0) for level in levels) / 101
 
 
-def test_equals_plain_loops_on_hundreds_of_random_cases() -> None:
+@pytest.mark.slow
+def test_equals_plain_loops_on_a_thousand_random_cases() -> None:
     rng = np.random.default_rng(5)
     thresholds = np.linspace(0.5, 0.95, 10).tolist()
-    for case in range(100):
+    for case in range(1000):
         truths, found = random_case(rng, images=int(rng.integers(1, 5)))
         got = coco_summary(truths, found, LABELS)
         table = [[slow_ap(truths, found, k, t) for t in thresholds] for k in (1, 2, 3, 4)]

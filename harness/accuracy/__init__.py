@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.accuracy.bootstrap import draw, interval, paired
-from harness.accuracy.coco import coco_summary
+from harness.accuracy.coco import coco_matches, coco_summary
 from harness.accuracy.curves import (
     Matches,
     Weights,
@@ -22,6 +22,8 @@ from harness.accuracy.curves import (
     means,
     recall_levels,
 )
+from harness.accuracy.operating import operating_point
+from harness.accuracy.pytorch_ssd import eleven_floats, pytorch_ssd_matches
 from harness.accuracy.voc import voc_matches, voc_result
 from harness.errors import BadInput
 from harness.interfaces import Detections, Truth
@@ -34,8 +36,13 @@ DEFINITIONS: dict[str, dict[str, str]] = {
     "accuracy.voc12_map": {"definition": "VOC 2012, area under the curve", "iou": "0.5"},
     "accuracy.coco_map": {"definition": "COCO, 101 recalls", "iou": "0.5:0.05:0.95"},
     "accuracy.coco_map50": {"definition": "COCO, 101 recalls", "iou": "0.5"},
+    "accuracy.pytorch_ssd_map": {
+        "definition": "pytorch-ssd's evaluator, 11 recalls",
+        "iou": "above 0.5",
+    },
 }
-"""The metrics of `evaluate`, in its order."""
+"""The mean average precisions of `evaluate`, in its order."""
+SHOWN_SCORE, SHOWN_IOU = 0.5, 0.5
 
 
 def evaluate(
@@ -46,14 +53,20 @@ def evaluate(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    shown_score: float = SHOWN_SCORE,
+    shown_iou: float = SHOWN_IOU,
 ) -> tuple[Measurement, ...]:
-    """Four mean average precisions (see `DEFINITIONS`), 0..1, with 95 % intervals over images.
+    """Mean average precisions (see `DEFINITIONS`), precision, recall and F1, all 0..1.
+
+    Each has a 95 % interval over images.
 
     Args:
         truths: ground truth of each image.
         detections: what was found in each image, in the same order.
         sizes: ``(height, width)`` of each image in pixels.
         labels: class names, background first.
+        shown_score, shown_iou: precision, recall and F1 are those of detections from this score
+            up, which are right from this overlap up.
 
     Returns:
         Measurements whose conditions hold ``definition``, ``iou``, ``images``, ``resamples``,
@@ -66,10 +79,19 @@ def evaluate(
     _check_places(detections, sizes)
     voc = voc_matches(truths, detections, len(labels))
     coco = coco_summary(truths, detections, labels)
+    ssd = pytorch_ssd_matches(truths, detections, len(labels))
     voc07, voc12 = (voc_result(voc, labels, rule) for rule in (eleven_points, area_under))
-    estimates = (voc07.mean, voc12.mean, coco.figures["map"], coco.figures["map50"])
-    per_class = (voc07.per_class, voc12.per_class, coco.per_class, coco.per_class50)
-    drawn = _figures(voc, coco.matches, draw(len(truths), resamples, seed))
+    of_ssd = voc_result(ssd, labels, eleven_floats)
+    estimates = voc07.mean, voc12.mean, coco.figures["map"], coco.figures["map50"], of_ssd.mean
+    per_class = (
+        voc07.per_class,
+        voc12.per_class,
+        coco.per_class,
+        coco.per_class50,
+        of_ssd.per_class,
+    )
+    weights = draw(len(truths), resamples, seed)
+    drawn = _figures(voc, coco.matches, ssd, weights)
     found = []
     for metric, value, values, classes in zip(
         DEFINITIONS, estimates, drawn, per_class, strict=True
@@ -88,7 +110,10 @@ def evaluate(
         if value is None:
             conditions["reason"] = UNDEFINED
         found.append(Measurement(metric=metric, value=value, unit="1", conditions=conditions))
-    return tuple(found)
+    shown = operating_point(
+        truths, detections, labels, weights, seed=seed, score=shown_score, iou=shown_iou
+    )
+    return (*found, *shown)
 
 
 def compare(
@@ -104,7 +129,7 @@ def compare(
     """What ``child`` changes against ``parent`` on the same images: a paired bootstrap.
 
     Returns:
-        ``accuracy.<figure>_change`` for each metric of `evaluate`: child minus parent with
+        ``accuracy.<figure>_change`` for each of `DEFINITIONS`: child minus parent with
         ``ci95`` and a ``verdict`` in words, in AP points.
 
     Raises:
@@ -115,7 +140,8 @@ def compare(
     before, after = (
         _figures(
             voc_matches(truths, detections, len(labels)),
-            coco_summary(truths, detections, labels).matches,
+            coco_matches(truths, detections, len(labels)),
+            pytorch_ssd_matches(truths, detections, len(labels)),
             weights,
         )
         for detections in (parent, child)
@@ -141,12 +167,13 @@ def compare(
 
 
 def _figures(
-    voc: Sequence[Matches], coco: Sequence[Matches], weights: Weights
+    voc: Sequence[Matches], coco: Sequence[Matches], ssd: Sequence[Matches], weights: Weights
 ) -> tuple[NDArray[np.float64], ...]:
     """The figures of `DEFINITIONS` in each resample, each ``(resamples,)``, NaN where undefined."""
     by_threshold = means(coco, weights, recall_levels)[0]
     voc07, voc12 = means(voc, weights, eleven_points, area_under)[:, 0]
-    return voc07, voc12, by_threshold.mean(axis=0), by_threshold[0]
+    of_ssd = means(ssd, weights, eleven_floats)[0, 0]
+    return voc07, voc12, by_threshold.mean(axis=0), by_threshold[0], of_ssd
 
 
 def _with_all(weights: Weights) -> Weights:

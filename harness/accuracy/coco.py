@@ -64,8 +64,7 @@ def coco_summary(
         BadInput: no classes, different numbers of images, labels out of range, values that are
             not finite.
     """
-    check(truths, detections, len(labels))
-    matching = match(truths, detections, len(labels))
+    matching = _matching(truths, detections, len(labels))
     precision = {size: _precision(matching, size, len(labels)) for size in SIZE_RANGES}
     whole = precision["all"]
     figures = {
@@ -82,6 +81,28 @@ def coco_summary(
         {label: _mean(values[:1]) for label, values in zip(labels[1:], whole, strict=True)},
         [matching.of_class(label, "all") for label in range(1, len(labels))],
     )
+
+
+def coco_matches(
+    truths: Sequence[Truth], detections: Sequence[Detections], classes: int
+) -> list[Matches]:
+    """`Matches` of every class but the background, at the ten IoU thresholds, all object sizes.
+
+    Raises:
+        BadInput: as `coco_summary`.
+    """
+    matching = _matching(truths, detections, classes, ("all",))
+    return [matching.of_class(label, "all") for label in range(1, classes)]
+
+
+def _matching(
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    classes: int,
+    sizes: Sequence[str] = tuple(SIZE_RANGES),
+) -> Matching:
+    check(truths, detections, classes)
+    return match(truths, detections, classes, sizes)
 
 
 def _precision(matching: Matching, size: str, classes: int) -> Floats:

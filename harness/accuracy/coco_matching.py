@@ -99,8 +99,13 @@ class Matching(NamedTuple):
         return slice(*np.searchsorted(self.answers.label, [label, label + 1]).tolist())
 
 
-def match(truths: Sequence[Truth], detections: Sequence[Detections], classes: int) -> Matching:
-    """Match all detections at the ten thresholds, in each of `SIZE_RANGES`."""
+def match(
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    classes: int,
+    sizes: Sequence[str] = tuple(SIZE_RANGES),
+) -> Matching:
+    """Match all detections at the ten thresholds, in each of the size ranges called ``sizes``."""
     objects = _objects(truths)
     answers = _answers(detections)
     pairs = _pairs(answers, objects, classes * len(truths))
@@ -110,7 +115,8 @@ def match(truths: Sequence[Truth], detections: Sequence[Detections], classes: in
     positives = {}
     played: dict[tuple[int, tuple[bool, ...]], list[tuple[int, int, int]]] = {}
     groups = list(_by_group(contested, answers))
-    for size, (low, high) in SIZE_RANGES.items():
+    for size in sizes:
+        low, high = SIZE_RANGES[size]
         unwanted = objects.crowd | (objects.area < low) | (objects.area > high)
         target = shared.copy()
         for index, group in enumerate(groups):

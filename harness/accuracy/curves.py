@@ -69,18 +69,18 @@ def eleven_points(curve: Curve) -> Floats:
     recall of exactly 3/10 reaches the level 0.3.
     """
     levels = np.floor_divide(10 * curve.found, curve.positives) + 1
-    return _sum_of_steps(levels, curve.precision) / 11
+    return sum_of_steps(levels, curve.precision) / 11
 
 
 def area_under(curve: Curve) -> Floats:
     """VOC 2010 and later: the exact area under the envelope of precision over recall."""
-    return _sum_of_steps(curve.found, curve.precision) / curve.positives[:, 0]
+    return sum_of_steps(curve.found, curve.precision) / curve.positives[:, 0]
 
 
 def recall_levels(curve: Curve) -> Floats:
     """COCO: mean of the precision at recall 0, 0.01 … 1, as floats, as pycocotools does."""
     levels = np.searchsorted(RECALLS, curve.found / curve.positives, side="right")
-    return _sum_of_steps(levels, curve.precision) / len(RECALLS)
+    return sum_of_steps(levels, curve.precision) / len(RECALLS)
 
 
 def average_precision(matches: Matches, weights: Weights, *rules: Rule) -> Floats:
@@ -143,7 +143,7 @@ def _ignored_before(
     return sums[:, np.searchsorted(ignored, at)]
 
 
-def _sum_of_steps(levels: Floats | NDArray[np.intp], precision: Floats) -> Floats:
+def sum_of_steps(levels: Floats | NDArray[np.intp], precision: Floats) -> Floats:
     """Sum over hits of the precision, times how many levels the hit is the first to reach."""
     steps = np.diff(levels, axis=1, prepend=0).astype(np.float64, copy=False)
     return np.asarray(np.einsum("rh,rh->r", steps, precision))

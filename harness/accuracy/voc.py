@@ -76,15 +76,19 @@ def voc_matches(
     detections: Sequence[Detections],
     classes: int,
     iou_threshold: float = 0.5,
+    epsilon: float = 0.0,
 ) -> list[Matches]:
-    """`Matches` of every class but the background, at one IoU threshold."""
+    """`Matches` of every class but the background, at one IoU threshold.
+
+    ``epsilon`` is added to every union (see `harness.boxes.iou`); the devkit adds nothing.
+    """
     check(truths, detections, classes)
     positives = np.zeros((classes, len(truths)), dtype=np.int64)
     hits, ignored = [], []
     for index, (truth, found) in enumerate(zip(truths, detections, strict=True)):
         counts = ~(truth.difficult | truth.crowd)
         positives[:, index] = np.bincount(truth.labels[counts], minlength=classes)
-        hit, ignore = _match_image(truth, found, counts, iou_threshold)
+        hit, ignore = _match_image(truth, found, counts, iou_threshold, epsilon)
         hits.append(hit)
         ignored.append(ignore)
     image = np.repeat(np.arange(len(truths)), [len(found.scores) for found in detections])
@@ -100,13 +104,17 @@ def voc_matches(
 
 
 def _match_image(
-    truth: Truth, found: Detections, counts: NDArray[np.bool_], iou_threshold: float
+    truth: Truth,
+    found: Detections,
+    counts: NDArray[np.bool_],
+    iou_threshold: float,
+    epsilon: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Hit and ignored flags of one image's detections, in their own order."""
     hit, ignored = np.zeros((2, len(found.scores)), dtype=np.bool_)
     if not len(found.scores) or not len(truth.labels):
         return hit, ignored
-    overlap = geometry.iou(found.boxes, truth.boxes)
+    overlap = geometry.iou(found.boxes, truth.boxes, epsilon)
     overlap[found.labels[:, None] != truth.labels] = -1.0
     target = overlap.argmax(axis=1)
     touches = overlap[np.arange(len(target)), target] >= iou_threshold
