@@ -81,6 +81,15 @@ def _run(commands: Commands) -> None:
     _measuring(group)
     _running(parser)
     parser.add_argument("--no-report", action="store_true", help="write records only")
+    _no_pictures(parser)
+
+
+def _no_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="no pictures of the data set in the report, for example where you may not share them",
+    )
 
 
 def _weights(group: argparse._ActionsContainer) -> None:
@@ -162,6 +171,7 @@ def _report(commands: Commands) -> None:
     parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to")
     parser.add_argument("--title", default="detbench report")
+    _no_pictures(parser)
     _json(parser)
 
 

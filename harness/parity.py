@@ -27,6 +27,8 @@ SQNR_LIMIT_DB = 200.0
 # A detection below this score is no loss and no news: at the 0.01 that mAP is computed with, most
 # detections are noise that any rounding reshuffles.
 SHOWN_SCORE = 0.3
+# Detections of one class that overlap as much are a pair.
+PAIRED_IOU = 0.5
 # A matched pair overlapping less is "moved": 0.9 is one pixel on each side of a 40-pixel box.
 STILL_IOU = 0.9
 # A matched pair whose scores differ by more is "rescored".
@@ -167,7 +169,7 @@ def agreement(reference: Sequence[Detections], got: Sequence[Detections]) -> flo
     """
     shared = whole = 0.0
     for expected, found in zip(reference, got, strict=True):
-        rows, columns, overlap = _pairs(expected, found, 0.5)
+        rows, columns, overlap = pairs(expected, found, PAIRED_IOU)
         one, two = expected.scores[rows].astype(float), found.scores[columns].astype(float)
         both = float(expected.scores.sum(dtype=float) + found.scores.sum(dtype=float))
         alone = max(both - float(one.sum() + two.sum()), 0.0)
@@ -211,7 +213,7 @@ def enforce(heads: dict[str, HeadError], precision: Literal["float32", "int8"]) 
 
 
 def compare_detections(
-    reference: Sequence[Detections], got: Sequence[Detections], iou: float = 0.5
+    reference: Sequence[Detections], got: Sequence[Detections], iou: float = PAIRED_IOU
 ) -> DetectionChanges:
     """Count what changed, image by image.
 
@@ -289,7 +291,7 @@ def _decibels(signal: float, noise: float) -> float:
 
 def _changes(expected: Detections, found: Detections, least: float) -> NDArray[np.int64]:
     """Counts of one image, in the order of `DetectionChanges`."""
-    rows, columns, overlap = _pairs(expected, found, least)
+    rows, columns, overlap = pairs(expected, found, least)
     shown = expected.scores >= SHOWN_SCORE, found.scores >= SHOWN_SCORE
     counted = shown[0][rows] | shown[1][columns]
     moved = counted & (overlap < STILL_IOU)
@@ -300,19 +302,22 @@ def _changes(expected: Detections, found: Detections, least: float) -> NDArray[n
     return np.array([counted.sum(), lost, new, moved.sum(), rescored.sum()], dtype=np.int64)
 
 
-def _pairs(
+def pairs(
     expected: Detections, found: Detections, least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Index pairs and their overlap: one to one, best overlap first, then in the order given."""
+    """Index pairs of one class and their overlap, at least ``least``: one to one.
+
+    The best overlap goes first, then the order given.
+    """
     overlap = overlaps(expected.boxes, found.boxes)
     overlap[expected.labels[:, None] != found.labels] = -1.0
     rows, columns = np.nonzero(overlap >= least)
     best = np.argsort(-overlap[rows, columns], kind="stable")
     free = np.ones(len(expected.scores), dtype=np.bool_), np.ones(len(found.scores), dtype=np.bool_)
-    pairs = []
+    taken = []
     for row, column in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
         if free[0][row] and free[1][column]:
             free[0][row] = free[1][column] = False
-            pairs.append((row, column))
-    chosen = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+            taken.append((row, column))
+    chosen = np.array(taken, dtype=np.int64).reshape(-1, 2)
     return chosen[:, 0], chosen[:, 1], overlap[chosen[:, 0], chosen[:, 1]]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import build_report
+from tests.evidence_runs import run_with_evidence
 from tests.report_runs import EVIL, made_up_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -112,6 +113,51 @@ def test_opens_without_a_word_on_the_console(browse: Browse, page: Path) -> None
 
 def _text(html: str) -> str:
     return unescape(re.sub(r"<[^>]*>", " ", html))
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with pictures."""
+    run = run_with_evidence(tmp_path_factory.mktemp("evidence"))
+    return build_report([run], tmp_path_factory.mktemp("report"), title="Made-up run").html
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_pictures_are_drawn_and_text_beside_them_has_contrast(
+    browse: Browse, looked: Path, tmp_path: Path, dark: bool
+) -> None:
+    script = """
+        const photos = [...document.querySelectorAll('.picture image, .picture use')];
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+        const parse = (color) => {
+          canvas.clearRect(0, 0, 1, 1);
+          canvas.fillStyle = color;
+          canvas.fillRect(0, 0, 1, 1);
+          return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+        };
+        const light = (color) => parse(color).map((c) => c / 255)
+          .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+          .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+        const ratios = [...document.querySelectorAll('.matrix td.num')].map((cell) => {
+          const style = getComputedStyle(cell);
+          const pair = [light(style.color), light(style.backgroundColor)].sort((a, b) => b - a);
+          return (pair[0] + 0.05) / (pair[1] + 0.05);
+        });
+        return [
+          photos.length,
+          photos.every((one) => one.getBoundingClientRect().width > 100),
+          Math.min(...ratios),
+        ];
+    """
+    flag = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    html, messages = browse(_probe(looked, tmp_path, script), "", flag)
+    assert messages == []
+    answer = _answer(html)
+    assert isinstance(answer, list)
+    number, drawn, contrast = answer
+    assert number == 15
+    assert drawn
+    assert contrast >= 4.5
 
 
 def test_shows_every_planned_cell(browse: Browse, page: Path) -> None:

@@ -16,12 +16,12 @@ def report(options: argparse.Namespace) -> int:
     """Read every run below the folders given and write one report over all of them."""
     folders = results.find_runs(options.results or [results.DEFAULT])
     output = options.output or (folders[0] if len(folders) == 1 else results.DEFAULT)
-    page = write(folders, output, options.title)
+    page = write(folders, output, options.title, pictures=not options.no_pictures)
     print(json.dumps({"report": str(page)}) if options.json else f"report: {page}")
     return 0
 
 
-def write(folders: Sequence[Path], output: Path, title: str) -> Path:
+def write(folders: Sequence[Path], output: Path, title: str, *, pictures: bool) -> Path:
     """Write ``report.html``, ``.md`` and ``.csv`` to ``output``; answers the page's path."""
     from harness.report import RunData, build_report
 
@@ -29,5 +29,7 @@ def write(folders: Sequence[Path], output: Path, title: str) -> Path:
     for folder in folders:
         machine, run, records, artifacts = results.load_run(folder)
         plain = msgspec.to_builtins(run)
-        runs.append(RunData(machine=machine, run=plain, records=records, artifacts=artifacts))
-    return build_report(runs, output, title=title).html
+        runs.append(
+            RunData(machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder)
+        )
+    return build_report(runs, output, title=title, pictures=pictures).html

@@ -112,7 +112,8 @@ def _report(folder: Path, options: argparse.Namespace) -> None:
     from harness.commands.report import write
 
     try:
-        page = write([folder], folder, f"detbench: {folder.name}")
+        title = f"detbench: {folder.name}"
+        page = write([folder], folder, title, pictures=not options.no_pictures)
     except ResultsError as error:
         print(f"no report: {error}", file=sys.stderr)
         return

@@ -6,11 +6,13 @@ The same records give the same bytes, in whichever order they come.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.cache import write_atomic
 from harness.report.data import ReportPaths, RunData
-from harness.report.page import page
+from harness.report.looking import with_pictures
+from harness.report.page import Page, page
 from harness.report.render import html, markdown
 from harness.report.spreadsheet import csv_text
 from harness.report.verdict import MARGIN
@@ -18,24 +20,46 @@ from harness.report.verdict import MARGIN
 __all__ = ["ReportPaths", "RunData", "build_report"]
 
 
+MOST_BYTES = 5_000_000
+"""The HTML page takes fewer pictures rather than be larger; without pictures it is what it is."""
+FEWER = (4, 2, 1, 0)
+"""Pictures of each sort and group, when all of them are too many."""
+
+
 def build_report(
-    runs: Sequence[RunData], out: Path, *, title: str, margin: float = MARGIN
+    runs: Sequence[RunData],
+    out: Path,
+    *,
+    title: str,
+    margin: float = MARGIN,
+    pictures: bool = True,
 ) -> ReportPaths:
     """Write ``report.html``, ``report.md`` and ``report.csv`` into the folder ``out``.
 
     Args:
+        pictures: whether the page may hold pictures of the data sets, shrunk.
         margin: loss of mAP against the float reference, 0..1, that a recommended row may have.
 
     Raises:
         MissingExtra: matplotlib or jinja2 is not installed.
         ResultsError: a plan holds something that is not a cell, or ``out`` cannot be written.
     """
-    content, joined, timings = page(runs, title=title, margin=margin)
+    content, joined, timings = page(runs, title=title, margin=margin, pictures=pictures)
     texts = {
-        "report.html": html(content),
+        "report.html": _small(content),
         "report.md": markdown(content),
         "report.csv": csv_text(runs, joined, timings),
     }
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
     return ReportPaths(html=out / "report.html", markdown=out / "report.md", csv=out / "report.csv")
+
+
+def _small(content: Page) -> str:
+    """The page with as many pictures as `MOST_BYTES` allows."""
+    text = html(content)
+    for most in FEWER:
+        if len(text.encode()) <= MOST_BYTES:
+            break
+        text = html(replace(content, looking=with_pictures(content.looking, most)))
+    return text

@@ -21,12 +21,14 @@ class RunData:
             versions, noise_floor, left_out (sentences). Any may be absent.
         records: one per ended cell; of several for one cell the one started last counts.
         artifacts: manifests by artifact id.
+        folder: where the run's files are, evidence included; None where they are not at hand.
     """
 
     machine: Mapping[str, Any]
     run: Mapping[str, Any]
     records: Sequence[RunRecord]
     artifacts: Mapping[str, Artifact]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

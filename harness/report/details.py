@@ -22,7 +22,8 @@ HEADS = ("logits", "offsets")
 MATCHES = ("matched", "lost", "new", "moved", "rescored")
 
 
-def _who(entry: Entry) -> tuple[Value, ...]:
+def who(entry: Entry) -> tuple[Value, ...]:
+    """The values of `WHO`."""
     return (text(entry.machine), text(entry.model), text(entry.export), text(entry.runner))
 
 
@@ -61,7 +62,7 @@ def _accuracy_line(entry: Entry, record: RunRecord) -> Line:
         key=measured.anchor(entry),
         cells=(entry.cell_id,),
         values=(
-            *_who(entry),
+            *who(entry),
             _state(record),
             text(entry.cell.dataset),
             Value(text=f"{images:,}", sort=images) if images else blank("not said"),
@@ -145,7 +146,7 @@ def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
         key=measured.anchor(entry),
         cells=(entry.cell_id,),
         values=(
-            *_who(entry),
+            *who(entry),
             _threads(entry, record),
             _state(record),
             measured.once(record, "latency.load"),
@@ -248,7 +249,7 @@ def _parity_line(entries: Sequence[Entry]) -> Line:
     return Line(
         cells=tuple(e.cell_id for e in entries if e.cell.measure == "parity" and e.measured),
         values=(
-            *_who(entries[0]),
+            *who(entries[0]),
             *(
                 figure
                 for head in HEADS

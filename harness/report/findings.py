@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.lint import RULES, lint_runs
 from harness.records import Finding, FindingLevel
 from harness.report.data import RunData
-from harness.report.figures import count
+from harness.report.figures import count, listing
 from harness.report.join import Row
 from harness.report.wording import MENTIONED
 
@@ -63,13 +63,10 @@ def _fault(one: Finding) -> Fault:
 
 
 def said(found: Sequence[Breach]) -> str:
-    """``1 fault that makes a figure wrong, 2 that weaken one.``; `SOUND` where there is none."""
+    """How many rules of each level are broken, and what that means; `SOUND` where none is."""
     red = sum(one.level == "red" for one in found)
     amber = len(found) - red
-    parts = [f"{count(red, 'rule')} broken that make figures wrong or comparisons false"] * bool(
-        red
-    )
-    parts += [f"{count(amber, 'rule')} broken that make figures say less than they seem to"] * bool(
-        amber
-    )
-    return f"{'; '.join(parts)}." if parts else SOUND
+    parts = [f"{count(red, 'red rule')} (a figure is wrong or a comparison false)"] if red else []
+    if amber:
+        parts.append(f"{count(amber, 'amber rule')} (a figure says less than it seems to)")
+    return f"Broken: {listing(parts)}." if parts else SOUND

@@ -17,9 +17,11 @@ from harness.report.evidence import (
     provenance,
     revision,
 )
+from harness.report.fidelity_table import fidelity_table
 from harness.report.figures import count, listing
 from harness.report.findings import Breach, breaches, said
 from harness.report.join import Joined, join
+from harness.report.looking import Looks, looks
 from harness.report.method import method
 from harness.report.overview import accounting, overview
 from harness.report.tables import Table
@@ -47,6 +49,7 @@ class Page:
     accounting: str
     results: Table
     sections: tuple[charts.Section, ...]
+    looking: Looks
     details: tuple[Table, ...]
     missing: tuple[Missing, ...]
     missing_cells: int
@@ -56,7 +59,9 @@ class Page:
     method: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, Joined, Timings]:
+def page(
+    runs: Sequence[RunData], *, title: str, margin: float, pictures: bool
+) -> tuple[Page, Joined, Timings]:
     """Compute a report's content.
 
     Raises:
@@ -76,6 +81,7 @@ def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, J
     )
     judgements = tuple(judge.judge(group.rows) for group in groups)
     choices = [judgement.choice for judgement in judgements if judgement.choice]
+    by_group = {group.key: one.choice for group, one in zip(groups, judgements, strict=True)}
     chosen = frozenset(choice.key for choice in choices)
     faults = breaches(runs, choices)
     smoke = frozenset(index for index, tier in judge.tiers.items() if tier == "smoke")
@@ -93,7 +99,13 @@ def page(runs: Sequence[RunData], *, title: str, margin: float) -> tuple[Page, J
         accounting=accounting(joined),
         results=overview(joined, timings, metric, references, chosen, smoke),
         sections=charts.sections(groups, timings, metric),
-        details=(accuracy_table(joined), latency_table(joined, timings), parity_table(joined)),
+        looking=looks(runs, groups, by_group, pictures=pictures),
+        details=(
+            accuracy_table(joined),
+            fidelity_table(joined),
+            latency_table(joined, timings),
+            parity_table(joined),
+        ),
         missing=missing(joined),
         missing_cells=sum(not entry.measured for entry in joined.entries),
         nothing_missing=ALL_MEASURED if joined.entries else "Nothing was planned.",

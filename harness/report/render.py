@@ -22,7 +22,10 @@ def html(page: Page) -> str:
     """One page with everything in it. Its policy forbids the browser to load or send anything."""
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
+        f" script-src 'sha256-{digest}'"
+    )
     environment = _environment(autoescape=True)
     template = environment.get_template("report.html.j2")
     text: str = template.render(page=page, style=style, script=script, policy=policy)
