@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import Any
 
 from exporters import _tf_ops, _tf_windows  # noqa: F401  # they fill the table
 from exporters._tf_trace import Traced
 from exporters._tf_values import HANDLERS, NHWC, Call, Value, padded, plain
 from harness.errors import ExportFailed
-from harness.extras import require
-
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-"""Read once, by TensorFlow's import: errors only, and no notice that its kernels (which we do not
-run: conversion and calibration are TensorFlow Lite's) use oneDNN."""
-
-
-def tensorflow() -> Any:
-    """The module, imported without a word and without touching a GPU.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    with _environment(_QUIET):
-        tf = require("tensorflow", extra="tflite")
-    # Conversion runs on the CPU; a visible GPU would lose all its memory to this process.
-    with contextlib.suppress(RuntimeError):  # raised once a GPU is in use: the user's own choice
-        tf.config.set_visible_devices([], "GPU")
-    return tf
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that the user has not set, and take them back afterwards."""
-    added = {key: value for key, value in values.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)
 
 
 def translate(tf: Any, traced: Traced, image: Any) -> tuple[Any, ...]:

@@ -14,10 +14,11 @@ from typing import Any
 from exporters._outputs import answers, changed_rules, kind_of
 from exporters._tf_file import OUTPUTS, read_signature
 from exporters._tf_graft import graft
-from exporters._tf_graph import tensorflow, translate
+from exporters._tf_graph import translate
 from exporters._tf_tail import inside, make_tail
 from exporters._tf_trace import first_line, trace
 from harness.errors import ExportFailed
+from harness.extras import tensorflow
 from harness.interfaces import Exported, ExportJob
 
 FILE = "model.tflite"

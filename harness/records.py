@@ -100,7 +100,8 @@ class ModelSpec:
         options: every option of the model's factory with the value in force.
         build: makes the network, an ``nn.Module`` in eval mode with random weights:
             ``(n, 3, h, w) float32 -> logits (n, priors, classes), offsets (n, priors, 4)``.
-        priors: ``(priors, 4)`` float32, ``(cx, cy, w, h)`` relative to the image, clamped to 0..1.
+        priors: ``(priors, 4)`` float32, ``(cx, cy, w, h)`` relative to the image; cut to
+            it or not, by the rule of the model's family.
         labels: class names, background first.
     """
 

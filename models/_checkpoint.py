@@ -1,8 +1,9 @@
 """Weights on disk: read with suspicion, written small.
 
 Read are ``.safetensors`` and PyTorch's ``.pth``/``.pt``, the latter without unpickling anything but
-tensors. Written is safetensors: convolution kernels as float16, everything else (biases and batch
-norm, a few per cent of the bytes, with values that float16 would round to zero) as it is.
+tensors, and for models that come from there what TensorFlow wrote (`models._tf_import`). Written is
+safetensors: convolution kernels as float16, everything else (biases and batch norm, a few per cent
+of the bytes, with values that float16 would round to zero) as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from harness.errors import BadCheckpoint
 from harness.extras import require
 from harness.records import Scalar
 from harness.weights import shipped_manifests
+from models._tf_import import SAVED_MODEL, is_tensorflow, transplant
 
 _SHOWN = 3
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"
@@ -29,15 +31,18 @@ def load_weights(network: nn.Module, path: Path) -> str:
     """Load the checkpoint ``path`` into ``network``, all of it or nothing.
 
     Returns:
-        SHA-256 of the file.
+        SHA-256 of the file, or of a saved model's graph.
 
     Raises:
         BadCheckpoint: missing, unreadable, not plain tensors, not finite, or of another model.
     """
-    values = read_tensors(path)
-    check_fits(network, values, path)
+    if is_tensorflow(path):
+        values = transplant(network, path)
+    else:
+        values = read_tensors(path)
+        check_fits(network, values, path)
     network.load_state_dict(values)
-    return sha256_file(path)
+    return sha256_file(path / SAVED_MODEL if path.is_dir() else path)
 
 
 def save_weights(network: nn.Module, path: Path, half: bool = True) -> None:
@@ -82,7 +87,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         values = _read_torch(path)
     else:
         raise BadCheckpoint(
-            f"checkpoint {path} ends in '{path.suffix}', expected .safetensors, .pth or .pt"
+            f"checkpoint {path} ends in '{path.suffix}', expected .safetensors, .pth, .pt, or"
+            " TensorFlow's .pb or .index"
         )
     broken = [k for k, v in values.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from harness.records import Decoding, ImageSpec, ModelSpec, Source
+from harness.policies import policy
+from harness.records import ImageSpec, ModelSpec, Source
 from models._heads import extra, lite_heads
 from models._layers import separable
 from models._priors import Level
@@ -56,8 +57,8 @@ def make_face_spec(
 ) -> ModelSpec:
     """The spec of the detector around ``base()``.
 
-    Scores are a softmax over background and face, overlaps above 0.3 are suppressed, as in the
-    original; the score threshold is ours, low enough for a precision-recall curve.
+    Its decoding is the original's (`harness.policies`): a softmax over background and face, hard
+    suppression at 0.3.
     """
     return make_spec(
         name,
@@ -65,7 +66,7 @@ def make_face_spec(
         lambda: build(len(labels), base()),
         image=IMAGE,
         levels=LEVELS,
-        decoding=Decoding(score="softmax", score_threshold=0.01, iou_threshold=0.3),
+        decoding=policy("ultra-light-face"),
         source=Source(
             paper="none",
             repository="https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB",

@@ -17,6 +17,7 @@ from harness.errors import BadConfig
 from harness.interfaces import MODELS
 from harness.records import ModelSpec, Scalar
 from models._checkpoint import load_weights
+from models._tf_import import assemble
 
 RENAMED = {"hswish()": "Hardswish()", "hsigmoid()": "Hardsigmoid()"}
 """The published code has modules of its own for what torch has by now."""
@@ -144,6 +145,48 @@ def test_outputs_and_priors_are_the_published_ones(
         np.testing.assert_allclose(spec.priors[rows], expected["priors"], rtol=0, atol=1e-6)
     assert spec.priors.shape == (facts["num_priors"], 4)
     assert spec.priors.dtype == np.float32
+
+
+def tensorflow_variable(name: str, shape: list[int]) -> NDArray[Any]:
+    """TensorFlow's weights behind the golden outputs, as the reference's README defines."""
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    if name.endswith("depthwise_weights"):
+        return rng.normal(0, np.sqrt(2 / 9), shape)
+    if name.endswith("weights"):
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[:3])), shape)
+    if name.endswith(("gamma", "moving_variance")):
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.normal(0, 0.1, shape)
+
+
+def test_tensorflow_s_ssdlite_is_the_published_one(shared: Path) -> None:
+    facts = facts_of(shared, "ssdlite_mobilenet_v2_coco")
+    spec = make("ssdlite_mobilenet_v2_coco", facts["num_classes"], {})
+    variables = {
+        name: tensorflow_variable(name, shape)
+        for name, shape in facts["variables"].items()
+        if name != "global_step"
+    }
+    assert len(variables) == 404
+    network = spec.build()
+    network.load_state_dict(assemble(network, variables, Path("golden")))
+    image = np.random.Generator(np.random.PCG64(0)).normal(0, 1, (1, 3, 300, 300))
+    with torch.no_grad():
+        logits, offsets = network(torch.from_numpy(image.astype(np.float32)))
+    assert logits.shape == (1, facts["num_priors"], facts["num_classes"])
+    with np.load(shared / "reference" / "ssdlite_mobilenet_v2_coco.npz") as expected:
+        rows = expected["rows"]
+        as_theirs = offsets[..., [1, 0, 3, 2]]  # (y, x, height, width)
+        for got, name in ((logits, "logits"), (as_theirs, "locations")):
+            want = expected[name]
+            np.testing.assert_allclose(
+                got[0].numpy()[rows], want, rtol=0, atol=1e-4 * np.abs(want).max()
+            )
+            mean = float(np.abs(got.numpy()).mean())
+            assert mean == pytest.approx(float(expected[f"{name}_abs_mean"]), rel=1e-4)
+        ymin, xmin, ymax, xmax = expected["anchors_corner_yxyx"].T
+    anchors = np.stack([xmin + xmax, ymin + ymax, 2 * (xmax - xmin), 2 * (ymax - ymin)], 1) / 2
+    np.testing.assert_allclose(spec.priors, anchors, rtol=0, atol=1e-6)
 
 
 @each_published
