@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _lint(commands)
     _list_and_show(commands)
     _fetch(commands)
+    _convert(commands)
     _train(commands)
     _doctor(commands)
     return parser
@@ -204,6 +205,29 @@ def _fetch(commands: Commands) -> None:
     parser.add_argument("what", choices=["weights"])
     parser.add_argument("names", nargs="*", help="of weights: see detbench list weights")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _convert(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "convert",
+        "convert",
+        "Write a checkpoint as ours, such as a frozen graph of TensorFlow.",
+    )
+    parser.add_argument("model", help="name or name:key=value")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="a .pth, .pt or .safetensors file; for ssdlite_mobilenet_v2_coco a frozen graph (.pb),"
+        " a saved model's folder or a checkpoint's .index",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.safetensors", help="what to write"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="its classes, one a line, background first"
+    )
+    _json(parser)
 
 
 def _train(commands: Commands) -> None:

@@ -50,7 +50,7 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
             f"checkpoint {path} does not exist, and no published weights have that name: check the"
             " path of --weights, or see  detbench list weights"
         )
-    names = _read_labels(labels) if labels else _manifest_labels(path)
+    names = read_labels(labels) if labels else _manifest_labels(path)
     return Weights(path.resolve(), sha256_file(path), names, str(path))
 
 
@@ -66,7 +66,7 @@ def _published(model: str, entry: PublishedWeights, labels: Path | None) -> Weig
             f"weights {entry.name} are not in the cache, or are damaged: run "
             f" detbench fetch weights {entry.name}"
         )
-    names = _read_labels(labels) if labels else entry.labels
+    names = read_labels(labels) if labels else entry.labels
     return Weights(entry.path, sha256_file(entry.path), names, f"published:{entry.name}")
 
 
@@ -116,7 +116,8 @@ def _manifest_labels(path: Path) -> tuple[str, ...]:
         raise BadConfig(f"{manifest} has no list 'labels': give --labels FILE") from None
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The classes in a text file, one a line, background first. Raises BadConfig."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

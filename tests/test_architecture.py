@@ -25,7 +25,11 @@ FRAMEWORKS = {
     "torchao",
     "tvm",
 }
-MAY_LOAD_MODELS = {"harness/building.py", "harness/commands/train.py"}
+MAY_LOAD_MODELS = {
+    "harness/building.py",
+    "harness/commands/convert.py",
+    "harness/commands/train.py",
+}
 """They load a checkpoint or train, by the models folder's own shared parts."""
 
 
