@@ -83,7 +83,7 @@ def test_models_keep_their_contract(name: str) -> None:
     assert keywords == set(spec.options)
     assert spec.labels == LABELS
     assert spec.priors.dtype == np.float32
-    assert ((spec.priors[:, :2] > 0) & (spec.priors[:, :2] < 1)).all()
+    assert ((spec.priors[:, :2] > 0) & (spec.priors[:, :2] <= 1)).all()
     assert (spec.priors[:, 2:] > 0).all()
     network = spec.build()
     assert not network.training
