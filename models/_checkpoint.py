@@ -87,8 +87,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         values = _read_torch(path)
     else:
         raise BadCheckpoint(
-            f"checkpoint {path} ends in '{path.suffix}', expected .safetensors, .pth, .pt, or"
-            " TensorFlow's .pb or .index"
+            f"checkpoint {path} ends in '{path.suffix}', expected .safetensors, .pth or .pt,"
+            " or TensorFlow's .pb or .index"
         )
     broken = [k for k, v in values.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
