@@ -18,7 +18,7 @@ from harness import __version__
 from harness.cli_parts import Commands
 from harness.cli_parts import add as _add
 from harness.cli_parts import add_json as _json
-from harness.cli_results import add_compare
+from harness.cli_results import add_results_commands
 from harness.errors import DetbenchError
 
 FAILED, WRONG, TAINTED, INTERRUPTED = 1, 2, 3, 130
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _export(commands)
     _artifact_commands(commands)
     _report(commands)
-    add_compare(commands)
+    add_results_commands(commands)
     _lint(commands)
     _list_and_show(commands)
     _fetch(commands)

@@ -7,7 +7,13 @@ from pathlib import Path
 from harness.cli_parts import Commands, add, add_json
 
 
-def add_compare(commands: Commands) -> None:
+def add_results_commands(commands: Commands) -> None:
+    """All of them."""
+    _compare(commands)
+    _verify(commands)
+
+
+def _compare(commands: Commands) -> None:
     parser = add(
         commands,
         "compare",
@@ -40,4 +46,19 @@ def add_compare(commands: Commands) -> None:
         help="what a gate does that the evidence cannot decide (default: pass, and say so)",
     )
     parser.add_argument("--markdown", action="store_true", help="for a pull request")
+    add_json(parser)
+
+
+def _verify(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "verify",
+        "verify",
+        "Compute every figure of records and published tables again; fail on any that differs.",
+    )
+    what = "results folders, reports, or Markdown with a bound table (default: results/)"
+    parser.add_argument("targets", nargs="*", type=Path, metavar="PATH", help=what)
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="where the records of a page are"
+    )
     add_json(parser)

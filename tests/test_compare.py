@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from harness import stats
 from harness.cli import main
 from harness.comparison import gates
 from harness.comparison.quantities import parse, positive_bytes, positive_ns
-from harness.detections import Found, save
 from harness.errors import BadInput
-from harness.interfaces import Detections, Truth
 from harness.records import RunRecord
-from harness.results import RunFolder
 from tests.report_runs import MB2
-from tests.run_folders import write_run
+from tests.run_folders import write_boxes, write_run
 
 ROW = "onnx_int8 on ort_cpu, 1 thread"
 
@@ -161,38 +157,19 @@ def test_accuracy_trips_a_gate_only_with_its_interval(
     assert "compared unpaired" in text
 
 
-def _boxes(folder: Path, misses: frozenset[int]) -> None:
-    """Detections with truth for the run's onnx_int8 accuracy cell; ``misses`` find nothing."""
-    box = np.array([[2, 2, 20, 20]], np.float32)
-    one = np.ones(1, np.int64)
-    truth = Truth(box, one, np.zeros(1, bool), np.zeros(1, bool), np.array([324.0]))
-    hit = Detections(box, one, np.array([0.9], np.float32))
-    nothing = Detections(box[:0], one[:0], np.zeros(0, np.float32))
-    count = 40
-    found = Found(
-        names=[str(n) for n in range(count)],
-        detections=[nothing if n in misses else hit for n in range(count)],
-        sizes=[(32, 32)] * count,
-        digests=[str(n) for n in range(count)],
-        truths=[truth] * count,
-    )
-    run = RunFolder(folder.parent.parent, folder.parent.name, folder.name)
-    save(run.detections_path(f"{MB2}-onnx_int8-accuracy-t1"), found)
-
-
 def test_detections_of_both_give_a_paired_interval(
     before: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     after = _after(before)
-    _boxes(before, frozenset({0}))
-    _boxes(after, frozenset({0, 1, 2, 3, 4}))
+    write_boxes(before, frozenset({0}))
+    write_boxes(after, frozenset({0, 1, 2, 3, 4}))
     rows = _rows(capsys, before, after)
     score = next(row for label, row in rows.items() if ROW in label)["accuracy"]
     change = score["accuracy.coco_map50"]
     assert change["how"] == "paired"
     assert change["change"] == pytest.approx(-0.1, abs=0.02)
     assert change["low"] < change["change"] < change["high"] < 0
-    _boxes(after, frozenset({0}))
+    write_boxes(after, frozenset({0}))
     rows = _rows(capsys, before, after)
     score = next(row for label, row in rows.items() if ROW in label)["accuracy"]
     assert score["accuracy.coco_map"]["how"] == "same detections"

@@ -7,8 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from harness import results
 
 
@@ -23,13 +21,7 @@ def report(options: argparse.Namespace) -> int:
 
 def write(folders: Sequence[Path], output: Path, title: str, *, pictures: bool) -> Path:
     """Write ``report.html``, ``.md`` and ``.csv`` to ``output``; answers the page's path."""
-    from harness.report import RunData, build_report
+    from harness.report import build_report
+    from harness.verification.pages import load
 
-    runs = []
-    for folder in folders:
-        machine, run, records, artifacts = results.load_run(folder)
-        plain = msgspec.to_builtins(run)
-        runs.append(
-            RunData(machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder)
-        )
-    return build_report(runs, output, title=title, pictures=pictures).html
+    return build_report(load(folders), output, title=title, pictures=pictures).html

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.comparison.sides import Side
 from harness.errors import BadInput
-from harness.records import Cell
+from harness.records import Cell, encode
 from harness.report.data import RunData
 from harness.report.evidence import revision
 from harness.report.join import Row, join
@@ -126,15 +128,13 @@ def _across(sides: Sequence[Sequence[Row]], runs: Sequence[RunData]) -> bool:
 
 def _by_key(
     rows: Iterable[Row], *, across: bool, runs: Sequence[RunData]
-) -> dict[tuple[Any, ...], Row]:
+) -> dict[tuple[str, bytes], Row]:
     """Rows by what they measure; of several, the one measured last."""
-    found: dict[tuple[Any, ...], Row] = {}
+    found: dict[tuple[str, bytes], Row] = {}
     for row in sorted(rows, key=_started):
-        cell = _cell(row)
         machine = "" if across else machine_of(runs[row.run])
-        options = tuple(sorted(cell.export_options.items()))
-        what = (cell.model_name, cell.exporter, options, cell.runner)
-        found[(machine, *what, cell.target, cell.batch, cell.threads)] = row
+        asked = msgspec.structs.replace(_cell(row), measure="latency", dataset="", weights="")
+        found[(machine, encode(asked))] = row
     order = {row.key: number for number, row in enumerate(rows)}
     return dict(sorted(found.items(), key=lambda item: order[item[1].key]))
 
@@ -163,8 +163,9 @@ def _pair(label: str, a: Row, b: Row) -> Pair:
 def _rows_unlike(a: Row, b: Row) -> Iterable[Unlike]:
     one, other = _cell(a), _cell(b)
     facts: dict[str, tuple[Any, Any]] = {
-        name: (getattr(one, name), getattr(other, name))
-        for name in ("model_name", "weights", "exporter", "export_options", "runner", "threads")
+        name: (value, getattr(other, name))
+        for name, value in msgspec.structs.asdict(one).items()
+        if name not in ("measure", "dataset")
     }
     facts["artifact"] = (_artifact(a), _artifact(b))
     facts["data set"] = (a.dataset, b.dataset)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report import charts, scores
+from harness.report.binding import bind, comment
 from harness.report.data import RunData
 from harness.report.details import accuracy_table, latency_table, parity_table
 from harness.report.evidence import (
@@ -38,6 +39,7 @@ class Page:
     """The content of a report, in reading order. ``warnings`` are said before anything else."""
 
     title: str
+    binding: str
     lede: str
     warnings: tuple[str, ...]
     soundness: str
@@ -88,6 +90,7 @@ def page(
     references = {row.key: group.reference for group in groups for row in group.rows}
     content = Page(
         title=title,
+        binding=comment(bind(runs, title=title, margin=margin)),
         lede=_lede(runs, joined),
         warnings=tuple(_warnings(joined, smoke)),
         soundness=said(faults) if joined.rows else "",

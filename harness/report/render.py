@@ -37,7 +37,7 @@ def markdown(page: Page) -> str:
     environment = _environment(autoescape=False, finalize=_finalize)
     template = environment.get_template("report.md.j2")
     shown = page.results.without(MARKDOWN_HIDDEN)
-    text: str = template.render(page=page, results=markdown_table(shown))
+    text: str = template.render(page=page, results=markdown_table(shown), binding=Raw(page.binding))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
