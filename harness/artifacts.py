@@ -23,6 +23,8 @@ from harness.records import Artifact, FileEntry, decode, encode
 MANIFEST = "artifact.json"
 PRIORS = "priors.npy"
 GOLDEN = "golden.npz"
+GOLDEN_DATA = "golden"
+"""What stands for a data set where an artifact is timed on its own golden images."""
 
 
 class Golden(NamedTuple):

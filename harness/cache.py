@@ -40,6 +40,11 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of ``data``, as hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_text(parts: Iterable[str]) -> str:
     """SHA-256 over length-prefixed strings, so that ("ab", "c") differs from ("a", "bc")."""
     digest = hashlib.sha256()

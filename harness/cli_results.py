@@ -10,7 +10,10 @@ from harness.cli_parts import Commands, add, add_json
 def add_results_commands(commands: Commands) -> None:
     """All of them."""
     _compare(commands)
+    _pick(commands)
     _verify(commands)
+    _results(commands)
+    _pack(commands)
 
 
 def _compare(commands: Commands) -> None:
@@ -61,4 +64,60 @@ def _verify(commands: Commands) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="where the records of a page are"
     )
+    add_json(parser)
+
+
+def _pick(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "pick",
+        "pick",
+        "Say which export to ship on a device under limits, and why each other is refused.",
+    )
+    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    parser.add_argument("--device", metavar="NAME", help="a machine, by id or by devices.yaml")
+    group = parser.add_argument_group("limits; what is not proven to keep one is refused")
+    group.add_argument("--max-latency", metavar="TIME", help="of the median, such as 50ms")
+    group.add_argument(
+        "--latency",
+        choices=["inference", "end-to-end"],
+        default="inference",
+        help="which time is limited and compared",
+    )
+    group.add_argument(
+        "--min-map-ratio",
+        type=float,
+        metavar="R",
+        help="of the float reference's mAP, such as 0.99",
+    )
+    group.add_argument("--max-size", metavar="SIZE", help="of the model's files, such as 4MB")
+    group.add_argument(
+        "--max-memory", metavar="SIZE", help="peak above the baseline, such as 200MB"
+    )
+    add_json(parser)
+
+
+def _results(commands: Commands) -> None:
+    parser = add(
+        commands, "results", "results", "Bring results in from elsewhere; nothing is overwritten."
+    )
+    parser.add_argument(
+        "action",
+        choices=["add", "import-published"],
+        help="add runs of another place, or figures that others published",
+    )
+    parser.add_argument("paths", nargs="*", type=Path, help="results folders, or a YAML file")
+    parser.add_argument("--as", dest="name", metavar="NAME", help="call the added run so")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+
+
+def _pack(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "pack",
+        "pack",
+        "Make one file that a device with Python, numpy and a runtime checks and times.",
+    )
+    parser.add_argument("artifacts", nargs="+", type=Path, help="folders made by detbench export")
+    parser.add_argument("-o", "--output", type=Path, default=Path("bundle.zip"))
     add_json(parser)

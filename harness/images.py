@@ -76,6 +76,11 @@ def decode_image(data: bytes) -> Pixels:
         raise BadImage(f"{len(data)} bytes are no picture ({error}): restore the file") from error
 
 
+def has_codecs() -> bool:
+    """Whether picture files can be read and written; a bundle's device may lack Pillow."""
+    return hasattr(Image, "fromarray")
+
+
 def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     """``(h, w, 3)`` uint8 RGB as a JPEG file."""
     stream = io.BytesIO()

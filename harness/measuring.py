@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness import artifacts, latency
 from harness.datasets import open_dataset
+from harness.datasets.golden import GoldenImages
 from harness.errors import Unsupported
 from harness.evaluation import score
 from harness.images import Preprocessor
@@ -72,7 +73,7 @@ def measure(task: MeasureTask) -> ChildResult:
 
 def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -> list[Measurement]:
     if task.cell.measure == "latency":
-        data = open_dataset(task.cell.dataset, limit=latency.RING)
+        data = _timed_on(task, folder)
         images = [data.image(index) for index in range(len(data))]
         first = time.perf_counter_ns()
         opened.infer(images[:1])
@@ -84,6 +85,13 @@ def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -
     if task.cell.measure == "parity":
         return checked
     return [*checked, *_accuracy(task, opened)]
+
+
+def _timed_on(task: MeasureTask, folder: Path) -> Dataset:
+    """What is timed: the first images of the data set, or the artifact's own golden ones."""
+    if task.cell.dataset == artifacts.GOLDEN_DATA:
+        return GoldenImages(artifacts.golden(folder).images[: latency.RING])
+    return open_dataset(task.cell.dataset, limit=latency.RING)
 
 
 def _parity(opened: Opened, folder: Path) -> list[Measurement]:

@@ -92,7 +92,8 @@ def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> 
         ArtifactDamaged: it is not what its manifest says.
     """
     artifact = artifacts.load(folder)
-    open_dataset(matrix.data, limit=1)
+    if matrix.data != artifacts.GOLDEN_DATA:
+        open_dataset(matrix.data, limit=1)
     runners, left_out = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for request in runners:

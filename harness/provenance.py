@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
@@ -71,7 +72,14 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def git_revision() -> tuple[str, bool]:
-    """Revision of the checkout, and whether it has uncommitted changes; unknown without git."""
+    """Revision of the checkout, and whether it has uncommitted changes; unknown without git.
+
+    A bundle for a device says what it was packed from.
+    """
+    bundle = ROOT / "bundle.json"
+    if bundle.is_file():
+        packed = json.loads(bundle.read_text(encoding="utf-8"))
+        return str(packed["git_revision"]), bool(packed["git_dirty"])
     try:
         revision = _git("rev-parse", "HEAD").strip()
         return revision, bool(_git("status", "--porcelain", "--untracked-files=no").strip())

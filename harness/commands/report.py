@@ -22,6 +22,14 @@ def report(options: argparse.Namespace) -> int:
 def write(folders: Sequence[Path], output: Path, title: str, *, pictures: bool) -> Path:
     """Write ``report.html``, ``.md`` and ``.csv`` to ``output``; answers the page's path."""
     from harness.report import build_report
-    from harness.verification.pages import load
+    from harness.verification.pages import load, surroundings
 
-    return build_report(load(folders), output, title=title, pictures=pictures).html
+    devices, published = surroundings(folders)
+    return build_report(
+        load(folders),
+        output,
+        title=title,
+        pictures=pictures,
+        devices=devices,
+        published=published,
+    ).html

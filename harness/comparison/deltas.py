@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from harness import stats
 from harness.comparison import rescoring
-from harness.comparison.pairs import Pair, Paired, mixed_artifacts
+from harness.comparison.pairs import Pair, Paired
 from harness.errors import DetbenchError
 from harness.records import Measurement, RunRecord
 from harness.report import scores, timings
@@ -114,7 +115,7 @@ class Comparison:
                 return f"{name} was timed with tier smoke, which is for tests"
             if row.latency is not None and row.latency.state == "tainted":
                 return f"{name} is tainted ({row.latency.error or 'the machine was busy'})"
-            if mixed_artifacts(row):
+            if row.mixed_artifacts:
                 return f"{name} has records of different artifacts under one name"
         return ""
 
@@ -170,6 +171,12 @@ def _score(
     if low is None:
         how, why = "no interval", why or "a score has no interval"
     return Score(a=one.value, b=two.value, change=difference, low=low, high=high, how=how, why=why)
+
+
+def bounds(pace: Pace, floor: float | None) -> tuple[float, float]:
+    """A median's interval in ns, widened by the noise floor of its run and by 1 % at least."""
+    margin = 1 + max(floor or 0.0, stats.LEAST_RATIO)
+    return pace.low / margin, pace.high * margin
 
 
 def relative(score: Score) -> tuple[float, float, float] | None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import stats
-from harness.comparison.deltas import Comparison, Delta, relative
+from harness.comparison.deltas import Comparison, Delta, bounds, relative
 from harness.comparison.quantities import SIZES, TIMES, Quantity, parse
 from harness.errors import BadConfig, BadInput
 from harness.records import RunRecord
@@ -172,8 +171,7 @@ def _absolute_time(gate: Gate, comparison: Comparison, delta: Delta) -> tuple[Fi
             doubt if pace and floor is not None else "no licensed median or no floor",
         )
     limit = gate.limit.value * TIMES[gate.limit.unit]
-    margin = 1 + max(floor, stats.LEAST_RATIO)
-    low, high = pace.low / margin, pace.high * margin
+    low, high = bounds(pace, floor)
     return _between(
         gate, limit, low, high, f"{pace.p50 / 1e6:.3g} ms ({low / 1e6:.3g} to {high / 1e6:.3g})"
     )

@@ -102,12 +102,6 @@ def pair(a: Side, b: Side) -> Paired:
     )
 
 
-def machine_of(run: RunData) -> str:
-    """The id of the machine that a run was made on."""
-    named = run.machine.get("id") or next((r.machine_id for r in run.records), None)
-    return str(named or "unnamed machine")
-
-
 def _named(row: Row, side: Side) -> bool:
     entries = (row.accuracy_entry, row.latency_entry)
     return side.cell_id is None or any(e and e.cell_id == side.cell_id for e in entries)
@@ -115,7 +109,7 @@ def _named(row: Row, side: Side) -> bool:
 
 def _across(sides: Sequence[Sequence[Row]], runs: Sequence[RunData]) -> bool:
     """Whether to pair rows of different machines."""
-    first, second = ({machine_of(runs[row.run]) for row in rows} for rows in sides)
+    first, second = ({runs[row.run].machine_id for row in rows} for rows in sides)
     if first & second:
         return False
     if len(first) == len(second) == 1:
@@ -132,7 +126,7 @@ def _by_key(
     """Rows by what they measure; of several, the one measured last."""
     found: dict[tuple[str, bytes], Row] = {}
     for row in sorted(rows, key=_started):
-        machine = "" if across else machine_of(runs[row.run])
+        machine = "" if across else runs[row.run].machine_id
         asked = msgspec.structs.replace(_cell(row), measure="latency", dataset="", weights="")
         found[(machine, encode(asked))] = row
     order = {row.key: number for number, row in enumerate(rows)}
@@ -176,18 +170,12 @@ def _rows_unlike(a: Row, b: Row) -> Iterable[Unlike]:
     versions = [record.versions if record else {} for record in records]
     yield from _differences(versions[0], versions[1])
     for name, row in (("A", a), ("B", b)):
-        if mixed_artifacts(row):
+        if row.mixed_artifacts:
             yield Unlike(
                 what=f"artifacts within {name}",
                 a=f"accuracy of {_short(row.accuracy)}",
                 b=f"latency of {_short(row.latency)}",
             )
-
-
-def mixed_artifacts(row: Row) -> bool:
-    """Whether a row's accuracy and latency were measured on different bytes under one name."""
-    digests = {record.artifact_sha256 for record in (row.accuracy, row.latency) if record}
-    return len(digests - {None}) > 1
 
 
 def _short(record: Any) -> str:
@@ -200,9 +188,10 @@ def _artifact(row: Row) -> str:
 
 def _sides_unlike(a: Side, b: Side) -> Iterable[Unlike]:
     yield from _differences(
-        {"machine": _all(map(machine_of, a.runs))}, {"machine": _all(map(machine_of, b.runs))}
+        {"machine": _all(run.machine_id for run in a.runs)},
+        {"machine": _all(run.machine_id for run in b.runs)},
     )
-    if len({machine_of(run) for run in (*a.runs, *b.runs)}) > 1 or len(a.runs) == len(b.runs) == 1:
+    if len({run.machine_id for run in (*a.runs, *b.runs)}) > 1 or len(a.runs) == len(b.runs) == 1:
         first, second = (
             {k: v for k, v in side.runs[0].machine.items() if k not in NOT_A_DIFFERENCE}
             for side in (a, b)

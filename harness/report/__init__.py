@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.cache import write_atomic
+from harness.devices.names import Devices
+from harness.devices.published import Published
 from harness.report.data import ReportPaths, RunData
 from harness.report.looking import with_pictures
 from harness.report.page import Page, page
@@ -33,18 +35,29 @@ def build_report(
     title: str,
     margin: float = MARGIN,
     pictures: bool = True,
+    devices: Devices | None = None,
+    published: Sequence[Published] = (),
 ) -> ReportPaths:
     """Write ``report.html``, ``report.md`` and ``report.csv`` into the folder ``out``.
 
     Args:
         pictures: whether the page may hold pictures of the data sets, shrunk.
         margin: loss of mAP against the float reference, 0..1, that a recommended row may have.
+        devices: names and prices of the machines.
+        published: figures of others, for a table of their own.
 
     Raises:
         MissingExtra: matplotlib or jinja2 is not installed.
         ResultsError: a plan holds something that is not a cell, or ``out`` cannot be written.
     """
-    content, joined, timings = page(runs, title=title, margin=margin, pictures=pictures)
+    content, joined, timings = page(
+        runs,
+        title=title,
+        margin=margin,
+        pictures=pictures,
+        devices=devices,
+        published=published,
+    )
     texts = {
         "report.html": _small(content),
         "report.md": markdown(content),

@@ -87,5 +87,4 @@ def _parse(text: str, where: str) -> Binding:
 
 
 def _address(run: RunData) -> str:
-    machine = run.machine.get("id") or next((r.machine_id for r in run.records), "unnamed")
-    return f"{machine}/{run.run.get('name') or 'unnamed'}"
+    return f"{run.machine_id}/{run.run.get('name') or 'unnamed'}"

@@ -30,6 +30,13 @@ class RunData:
     artifacts: Mapping[str, Artifact]
     folder: Path | None = None
 
+    @property
+    def machine_id(self) -> str:
+        """The machine that the run was made on."""
+        recorded = sorted({record.machine_id for record in self.records})
+        named = (self.machine.get("id"), self.run.get("machine_id"), *recorded)
+        return next((str(name) for name in named if name), "unnamed machine")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPaths:

@@ -86,6 +86,12 @@ class Row:
         return any(record and record.state == "tainted" for record in (self.accuracy, self.latency))
 
     @property
+    def mixed_artifacts(self) -> bool:
+        """Whether accuracy and latency were measured on different bytes under one name."""
+        digests = {record.artifact_sha256 for record in (self.accuracy, self.latency) if record}
+        return len(digests - {None}) > 1
+
+    @property
     def pair(self) -> str:
         """Export and runner, as said in prose."""
         return f"{self.export} on {self.runner}"
@@ -146,7 +152,7 @@ def join(runs: Sequence[RunData]) -> Joined:
 
 
 def _machine_labels(runs: Sequence[RunData]) -> list[str]:
-    names = [_machine_name(run) for run in runs]
+    names = [run.machine_id for run in runs]
     labels = [
         f"{name} · {run.run.get('name') or f'run {index + 1}'}" if names.count(name) > 1 else name
         for index, (name, run) in enumerate(zip(names, runs, strict=True))
@@ -155,12 +161,6 @@ def _machine_labels(runs: Sequence[RunData]) -> list[str]:
         f"{label} · run {index + 1}" if labels.count(label) > 1 else label
         for index, label in enumerate(labels)
     ]
-
-
-def _machine_name(run: RunData) -> str:
-    recorded = sorted({record.machine_id for record in run.records})
-    named = (run.machine.get("id"), run.run.get("machine_id"), *recorded)
-    return next((str(name) for name in named if name), "unnamed machine")
 
 
 def _key(cell: Cell) -> bytes:

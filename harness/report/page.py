@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.devices.names import Devices
+from harness.devices.published import Published
 from harness.report import charts, scores
 from harness.report.binding import bind, comment
 from harness.report.data import RunData
 from harness.report.details import accuracy_table, latency_table, parity_table
+from harness.report.devices import Section, section
 from harness.report.evidence import (
     Missing,
     Provenance,
@@ -53,6 +56,7 @@ class Page:
     sections: tuple[charts.Section, ...]
     looking: Looks
     details: tuple[Table, ...]
+    devices: Section | None
     missing: tuple[Missing, ...]
     missing_cells: int
     nothing_missing: str
@@ -62,9 +66,19 @@ class Page:
 
 
 def page(
-    runs: Sequence[RunData], *, title: str, margin: float, pictures: bool
+    runs: Sequence[RunData],
+    *,
+    title: str,
+    margin: float,
+    pictures: bool,
+    devices: Devices | None = None,
+    published: Sequence[Published] = (),
 ) -> tuple[Page, Joined, Timings]:
     """Compute a report's content.
+
+    Args:
+        devices: names and prices of the machines.
+        published: figures of others, for a table of their own.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -109,6 +123,7 @@ def page(
             latency_table(joined, timings),
             parity_table(joined),
         ),
+        devices=section(runs, joined, timings, devices or Devices({}), published),
         missing=missing(joined),
         missing_cells=sum(not entry.measured for entry in joined.entries),
         nothing_missing=ALL_MEASURED if joined.entries else "Nothing was planned.",

@@ -37,7 +37,13 @@ def markdown(page: Page) -> str:
     environment = _environment(autoescape=False, finalize=_finalize)
     template = environment.get_template("report.md.j2")
     shown = page.results.without(MARKDOWN_HIDDEN)
-    text: str = template.render(page=page, results=markdown_table(shown), binding=Raw(page.binding))
+    tables = page.devices.tables if page.devices else ()
+    text: str = template.render(
+        page=page,
+        results=markdown_table(shown),
+        binding=Raw(page.binding),
+        devices=[(title, markdown_table(table), table.caption) for title, table in tables],
+    )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

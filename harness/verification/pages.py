@@ -9,6 +9,9 @@ from pathlib import Path
 import msgspec
 
 from harness import results
+from harness.devices import published
+from harness.devices.names import Devices, base_of, read_devices
+from harness.devices.published import Published
 from harness.errors import ResultsError
 from harness.report.binding import Binding, digest, find
 from harness.report.data import RunData
@@ -20,6 +23,8 @@ from harness.verification.figures import Checked, Problem
 IDENTITY = ("machine", "model", "export", "runner", "threads")
 """Columns that say which row it is; all others are figures."""
 _DRAWING = re.compile(r"<svg.*?</svg>", re.DOTALL)
+_LOOKING = re.compile(r'<section id="looking".*?</section>', re.DOTALL)
+"""Holds pictures of the data set, which need not be at hand where a page is verified."""
 _CELLS = re.compile(r"(?<!\\)\|")
 
 
@@ -55,7 +60,15 @@ def check_page(path: Path, bases: Sequence[Path]) -> Checked:
                 f" {', '.join(map(str, folders))} give {digest(runs)[:12]}…"
             )
             checked.problems.append(Problem(f"{path}, line {number + 1}", what))
-        content, _, _ = page(runs, title=binding.title, margin=binding.margin)
+        devices, figures = surroundings(folders)
+        content, _, _ = page(
+            runs,
+            title=binding.title,
+            margin=binding.margin,
+            pictures=False,
+            devices=devices,
+            published=figures,
+        )
         if path.suffix == ".html":
             count, problems = _whole(path, text, html(content))
         else:
@@ -73,8 +86,20 @@ def load(folders: Sequence[Path]) -> list[RunData]:
     for folder in folders:
         machine, run, records, artifacts = results.load_run(folder)
         plain = msgspec.to_builtins(run)
-        found.append(RunData(machine=machine, run=plain, records=records, artifacts=artifacts))
+        found.append(
+            RunData(
+                machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder
+            )
+        )
     return found
+
+
+def surroundings(folders: Sequence[Path]) -> tuple[Devices, list[Published]]:
+    """Names and prices of machines, and published figures, beside the runs of a report."""
+    base = base_of(folders)
+    if base is None:
+        return Devices({}), []
+    return read_devices(base), published.load(base)
 
 
 def _folders(binding: Binding, path: Path, bases: Sequence[Path]) -> list[Path]:
@@ -97,8 +122,8 @@ def _is_report(text: str, content: Page) -> bool:
 
 
 def _whole(path: Path, text: str, again: str, *, tables: bool = True) -> tuple[int, list[Problem]]:
-    """Line by line; charts are drawn by a library whose versions differ, so they do not count."""
-    said, made = (_DRAWING.sub("<svg/>", part).splitlines() for part in (text, again))
+    """Line by line; charts, drawn by a library whose versions differ, and pictures do not count."""
+    said, made = (_DRAWING.sub("<svg/>", _LOOKING.sub("", p)).splitlines() for p in (text, again))
     if not tables:
         said, made = ([ln for ln in lines if not ln.startswith("|")] for lines in (said, made))
     problems = []

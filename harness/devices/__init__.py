@@ -1,0 +1,1 @@
+"""Machines side by side: names and prices, which export is fast on which, what to ship."""
