@@ -162,13 +162,13 @@ class _Painter:
         return self._tradeoff(points, self.runners, f"{group.key}-tradeoff", group.title)
 
     def across_models(self) -> list[Chart]:
-        """For each machine and data set with several models, all of them in one chart."""
+        """For each machine and data set with several models, all in one chart; the first few."""
         together: dict[tuple[str, str], list[Group]] = {}
         for group in self.groups:
             together.setdefault((group.machine, group.dataset), []).append(group)
         charts = []
         for number, ((machine, dataset), members) in enumerate(together.items(), start=1):
-            if len(members) < 2:
+            if len(members) < 2 or len(charts) >= MOST_CHARTS:
                 continue
             points = [
                 point
