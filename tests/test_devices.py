@@ -75,7 +75,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(fleet: Path) -> str:
     assert main(["results", "import-published", "--results", str(fleet)]) == 0
     folder = fleet.parent / "report"
-    write(results.find_runs([fleet]), folder, "Three machines")
+    write(results.find_runs([fleet]), folder, "Three machines", pictures=False)
     return (folder / "report.md").read_text(encoding="utf-8")
 
 

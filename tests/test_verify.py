@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its report, which is made once."""
     run = write_run(tmp_path_factory.mktemp("verify") / "results", models=[MB2])
-    write([run], run, "detbench: default")
+    write([run], run, "detbench: default", pictures=False)
     return run
 
 

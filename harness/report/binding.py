@@ -88,7 +88,7 @@ def _parse(text: str, where: str) -> Binding:
 
 
 def _figures(record: RunRecord) -> str:
-    """A digest of the figures of a record that has none itself: fields that came later count not."""
+    """A digest of the figures of a record that has none itself; later fields do not count."""
     measured = [(m.metric, m.value, m.samples) for m in record.measurements]
     text = msgspec.json.encode((record.artifact_sha256, record.state, measured))
     return hashlib.sha256(text).hexdigest()

@@ -166,7 +166,7 @@ class _Painter:
         together: dict[tuple[str, str], list[Group]] = {}
         for group in self.groups:
             together.setdefault((group.machine, group.dataset), []).append(group)
-        charts = []
+        charts: list[Chart] = []
         for number, ((machine, dataset), members) in enumerate(together.items(), start=1):
             if len(members) < 2 or len(charts) >= MOST_CHARTS:
                 continue

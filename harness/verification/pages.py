@@ -87,9 +87,7 @@ def load(folders: Sequence[Path]) -> list[RunData]:
         machine, run, records, artifacts = results.load_run(folder)
         plain = msgspec.to_builtins(run)
         found.append(
-            RunData(
-                machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder
-            )
+            RunData(machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder)
         )
     return found
 
@@ -123,18 +121,28 @@ def _is_report(text: str, content: Page) -> bool:
 
 def _whole(path: Path, text: str, again: str, *, tables: bool = True) -> tuple[int, list[Problem]]:
     """Line by line; charts, drawn by a library whose versions differ, and pictures do not count."""
-    said, made = (_DRAWING.sub("<svg/>", _LOOKING.sub("", p)).splitlines() for p in (text, again))
+    said, made = (_lines(part) for part in (text, again))
     if not tables:
-        said, made = ([ln for ln in lines if not ln.startswith("|")] for lines in (said, made))
+        said, made = (
+            [one for one in lines if not one[1].startswith("|")] for lines in (said, made)
+        )
     problems = []
-    for number, (one, other) in enumerate(zip(said, made, strict=False)):
+    for (number, one), (_, other) in zip(said, made, strict=False):
         if one != other:
             what = f"says {_short(one, other)}, the records give {_short(other, one)}"
-            problems.append(Problem(f"{path}, line {number + 1}", what))
+            problems.append(Problem(f"{path}, line {number}", what))
     if len(said) != len(made):
         what = f"has {len(said)} lines, the records give {len(made)}"
         problems.append(Problem(str(path), what))
     return len(made), problems
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """Lines that hold something, with their numbers; charts and pictures cut out."""
+    for part in (_LOOKING, _DRAWING):
+        text = part.sub(lambda match: "\n" * match[0].count("\n"), text)
+    numbered = enumerate(text.splitlines(), start=1)
+    return [(number, line) for number, line in numbered if line.strip()]
 
 
 def _short(text: str, other: str) -> str:
