@@ -7,10 +7,12 @@ input tensor is int8 or uint8, so quantizing costs nothing and rounds exactly.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +25,35 @@ from harness.records import ImageSpec, TensorSpec, encode
 Pixels = NDArray[np.uint8]
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 QUANTIZED = ("int8", "uint8")
+T = TypeVar("T")
+ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
-def load_image(path: Path | str) -> Pixels:
+def load_image(path: Path | str, declared: tuple[int, int] | None = None) -> Pixels:
     """Read a picture as ``(h, w, 3)`` uint8 RGB.
 
-    The EXIF rotation is applied. Grey, palette, CMYK and 16-bit pictures are converted; of 16 bits
+    A picture with an EXIF orientation is turned upright, unless its annotation ``declared`` the
+    (width, height) of the stored pixels and not of the upright ones: then that is the grid that its
+    boxes are drawn on. Grey, palette, CMYK and 16-bit pictures are converted; of 16 bits
     the upper 8 are kept; an alpha channel is dropped; of an animation the first frame is read.
 
     Raises:
         BadImage: missing, empty, truncated, larger than Pillow's bomb limit, or no picture.
     """
-    path = Path(path)
+
+    def read(picture: Image.Image) -> Pixels:
+        picture.load()
+        stored, upright = _sizes(picture)
+        as_stored = declared == stored and declared != upright
+        return _rgb(picture if as_stored else ImageOps.exif_transpose(picture))
+
+    return _opened(Path(path), read)
+
+
+def _opened(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """What ``use`` makes of the opened picture; whatever Pillow raises becomes a BadImage."""
     try:
         if path.stat().st_size == 0:
             raise BadImage(f"image {path} is empty (0 bytes): restore it or take it off the list")
@@ -42,8 +61,7 @@ def load_image(path: Path | str) -> Pixels:
             warnings.simplefilter("ignore")  # about metadata that is not used here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                picture.load()
-                return _rgb(picture)
+                return use(picture)
     except BadImage:
         raise
     except FileNotFoundError:
@@ -71,7 +89,7 @@ def decode_image(data: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
-            return _rgb(picture)
+            return _rgb(ImageOps.exif_transpose(picture))
     except Exception as error:  # as above
         raise BadImage(f"{len(data)} bytes are no picture ({error}): restore the file") from error
 
@@ -88,8 +106,28 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _rgb(picture: Image.Image) -> Pixels:
-    upright = ImageOps.exif_transpose(picture)
+def image_size(path: Path | str, declared: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(width, height) that `load_image` would answer; only the picture's head is read.
+
+    Raises:
+        BadImage: as `load_image`, except for damage behind the head.
+    """
+
+    def read(picture: Image.Image) -> tuple[int, int]:
+        stored, upright = _sizes(picture)
+        return stored if declared == stored else upright
+
+    return _opened(Path(path), read)
+
+
+def _sizes(picture: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) as stored, and upright."""
+    width, height = picture.size
+    sideways = picture.getexif().get(ORIENTATION) in SIDEWAYS
+    return (width, height), ((height, width) if sideways else (width, height))
+
+
+def _rgb(upright: Image.Image) -> Pixels:
     if upright.mode in SIXTEEN_BIT or upright.mode == "I":
         values = np.asarray(upright)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 65535:
@@ -103,6 +141,12 @@ def _rgb(picture: Image.Image) -> Pixels:
     if upright.mode != "RGB":
         upright = upright.convert("RGB")
     return np.array(upright)
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """SHA-256 of the size and the pixels, as hex: equal for a drawn scene and its PNG file."""
+    head = f"pixels {pixels.shape[0]} {pixels.shape[1]}\n".encode()
+    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
 
 
 def resize(image: Pixels, spec: ImageSpec) -> Pixels:

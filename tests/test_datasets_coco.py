@@ -107,7 +107,7 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path, changes, says):
 
 def test_an_image_listed_twice_is_refused(tmp_path):
     twice = content()["images"] * 2
-    with pytest.raises(BadAnnotation, match="image id twice"):
+    with pytest.raises(BadAnnotation, match="lists image id 3 twice: correct or delete one"):
         Coco(make(tmp_path, content(images=twice)))
 
 

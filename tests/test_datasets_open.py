@@ -46,7 +46,7 @@ def test_the_limit_takes_the_first_and_at_most_all(tmp_path, monkeypatch):
     ("text", "error", "says"),
     [
         ("shpaes:val", UnknownName, "did you mean 'shapes'"),
-        ("imagenet:/x", UnknownName, "known: coco, shapes, voc"),
+        ("imagenet:/x", UnknownName, "known: coco, images, open-images, shapes, voc"),
         ("", UnknownName, "unknown data set ''"),
         ("shapes:vall", UnknownName, "did you mean 'val'"),
         ("shapes:train:many", BadConfig, "'many' is no count"),
@@ -90,4 +90,4 @@ def test_names_are_listed_without_loading_a_reader():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
     assert done.stdout.decode().strip() == "[]"
-    assert sorted(DATASETS) == ["coco", "shapes", "voc"]
+    assert sorted(DATASETS) == ["coco", "images", "open-images", "shapes", "voc"]

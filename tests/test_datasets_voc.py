@@ -194,7 +194,7 @@ def test_splits(tmp_path):
     (root / "ImageSets/Main/val.txt").write_text("dog_1  1\ncat_2 -1\n")
     assert [Voc(root).image_id(k) for k in range(2)] == ["dog_1", "cat_2"]
     (root / "ImageSets/Main/val.txt").write_text("a\na\n")
-    with pytest.raises(BadConfig, match="lists an image twice"):
+    with pytest.raises(BadAnnotation, match=r"val\.txt, line 2 lists image a again"):
         Voc(root)
     (root / "ImageSets/Main/val.txt").write_text("\n")
     with pytest.raises(BadConfig, match="lists no image"):

@@ -13,23 +13,29 @@ from harness.registry import suggest
 
 DATASETS = {
     "shapes": "drawn scenes, nothing to download: shapes:val, shapes:train, shapes:calibration",
-    "voc": "a folder in Pascal VOC's layout: voc:/path or voc:/path:split",
+    "voc": "folders in Pascal VOC's layout: voc:/path, voc:/path:split or voc:/a+/b:split",
     "coco": "COCO instances, a folder or its JSON file: coco:/path or coco:/path:split",
+    "open-images": "Open Images boxes, official or pytorch-ssd's: open-images:/path:validation",
+    "images": "pictures without ground truth, for latency and label-free comparison: images:/path",
 }
 """Name to what it is and how to write it."""
 
 
-def open_dataset(text: str, *, limit: int | None = None) -> Dataset:
+def open_dataset(text: str, *, limit: int | None = None, skip_bad: bool = False) -> Dataset:
     """Open the data set that ``text`` names; nothing is read yet that can wait.
 
     Args:
         text: ``name``, ``name:path`` or ``name:path:split``; ``shapes`` alone is ``shapes:val``,
-            and ``shapes:train:20000`` has so many images.
+            and ``shapes:train:20000`` has so many images. Several roots of ``voc`` are written
+            ``voc:/a+/b:split``.
         limit: take at most so many images, the first ones.
+        skip_bad: leave out annotations that contradict the file as a whole (an id listed twice, a
+            box of no image); each is named in ``dropped``.
 
     Raises:
         UnknownName: no such data set or split.
         BadConfig: no path, nothing usable there, or an impossible limit.
+        BadAnnotation: the annotations cannot be read, or contradict themselves.
     """
     name, _, rest = text.partition(":")
     if name not in DATASETS:
@@ -42,16 +48,13 @@ def open_dataset(text: str, *, limit: int | None = None) -> Dataset:
         raise BadConfig(
             f"data set '{text}' lacks its path: write {name}:/path or {name}:/path:split"
         )
-    path, split = split_path(rest)
-    if not path.exists():
-        raise BadConfig(f"data set '{text}': {path} does not exist")
-    if name == "voc":
-        from harness.datasets.voc import Voc
-
-        return Voc(path, split, limit=limit)
-    from harness.datasets.coco import Coco
-
-    return Coco(path, split, limit=limit)
+    paths, split = split_paths(rest)
+    for path in paths:
+        if not path.exists():
+            raise BadConfig(f"data set '{text}': {path} does not exist")
+    if len(paths) > 1 and name != "voc":
+        raise BadConfig(f"data set '{text}': only voc takes several roots, write one path")
+    return _open_files(name, paths, split, limit, skip_bad)
 
 
 def split_path(text: str) -> tuple[Path, str | None]:
@@ -61,6 +64,40 @@ def split_path(text: str) -> tuple[Path, str | None]:
     if whole.exists() or not colon or not path or not split or "/" in split:
         return whole, None
     return Path(path).expanduser(), split
+
+
+def split_paths(text: str) -> tuple[list[Path], str | None]:
+    """``/a+/b:split`` apart; a path that exists may itself hold a plus sign."""
+    path, split = split_path(text)
+    if path.exists() or "+" not in str(path):
+        return [path], split
+    return [Path(part).expanduser() for part in str(path).split("+")], split
+
+
+def _open_files(
+    name: str, paths: list[Path], split: str | None, limit: int | None, skip_bad: bool
+) -> Dataset:
+    if name == "voc":
+        from harness.datasets.joined import Joined
+        from harness.datasets.voc import Voc
+
+        if len(paths) == 1:
+            return Voc(paths[0], split, limit=limit, skip_bad=skip_bad)
+        parts = [Voc(path, split, skip_bad=skip_bad) for path in paths]
+        return Joined(parts, [part.folder.name for part in parts], limit=limit)
+    if name == "coco":
+        from harness.datasets.coco import Coco
+
+        return Coco(paths[0], split, limit=limit, skip_bad=skip_bad)
+    if name == "open-images":
+        from harness.datasets.open_images import OpenImages
+
+        return OpenImages(paths[0], split, limit=limit, skip_bad=skip_bad)
+    from harness.datasets.images import Images
+
+    if split is not None or not paths[0].is_dir():
+        raise BadConfig(f"images:{paths[0]} is a folder without splits: write images:/path")
+    return Images(paths[0], limit=limit)
 
 
 def _open_shapes(text: str, rest: str, limit: int | None) -> Dataset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.cache import sha256_file
 from harness.errors import BadAnnotation, BadConfig, BadImage
-from harness.images import load_image
+from harness.images import image_size, load_image
 from harness.interfaces import Dataset
 
 T = TypeVar("T")
@@ -22,7 +22,14 @@ SLACK = 1.0
 
 
 class FileDataset(Dataset):
-    """Pictures in files. Image names are `image_id`s, digests are of the files' bytes."""
+    """Pictures in files. Image names are `image_id`s, digests are of the files' bytes.
+
+    Attributes:
+        dropped: a sentence for each entry that was left out when the annotations were read, where
+            leaving out is allowed.
+    """
+
+    dropped: tuple[str, ...] = ()
 
     @abstractmethod
     def path(self, index: int) -> Path:
@@ -39,8 +46,8 @@ class FileDataset(Dataset):
             BadImage: missing or unreadable.
             BadAnnotation: of another size than the annotation says, so the boxes cannot fit.
         """
-        pixels = load_image(self.path(index))
         where, size = self.declared(index)
+        pixels = load_image(self.path(index), size)
         height, width = pixels.shape[:2]
         if size is not None and size != (width, height):
             raise BadAnnotation(
@@ -70,8 +77,7 @@ class FileDataset(Dataset):
         """(width, height) in pixels: the declared one, else the picture's. Raises BadImage."""
         _, size = self.declared(index)
         if size is None:
-            height, width = load_image(self.path(index)).shape[:2]
-            size = (width, height)
+            size = image_size(self.path(index))
         return size
 
 
@@ -98,6 +104,20 @@ def check_box(edges: Sequence[float], size: tuple[int, int], where: str) -> None
             f"{where} has the box {shown} as (xmin, ymin, xmax, ymax), which reaches outside its"
             f" image of {width}x{height} pixels: correct it"
         )
+
+
+class Faults:
+    """What is wrong with annotations as a whole: raised, or kept as sentences where allowed."""
+
+    def __init__(self, *, skip: bool) -> None:
+        self._skip = skip
+        self.sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        """Note a fault. Raises BadAnnotation where bad entries are not left out."""
+        if not self._skip:
+            raise BadAnnotation(sentence)
+        self.sentences.append(sentence)
 
 
 def first(items: Sequence[str], limit: int | None) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from harness.datasets._files import FileDataset, check_box, first
+from harness.datasets._files import Faults, FileDataset, check_box, first
 from harness.errors import BadAnnotation, BadConfig, UnknownName
 from harness.interfaces import Truth
 from harness.registry import suggest
 
+CORRECT = "correct or delete one"
 LOOKED_AT = 20  # images that are sought to find their folder
 
 
@@ -65,6 +66,7 @@ class Coco(FileDataset):
         path: the JSON file, or a folder with ``instances*.json`` in it or in ``annotations/``.
         split: which of a folder's files: ``val2017`` means ``instances_val2017.json``.
         limit: take at most so many images, from the front of the list.
+        skip_bad: leave out entries that repeat an id or belong to no image; see `dropped`.
 
     Attributes:
         category_ids: the original id of ``labels[k + 1]`` at ``k``.
@@ -78,15 +80,24 @@ class Coco(FileDataset):
     name = "coco"
 
     def __init__(
-        self, path: Path | str, split: str | None = None, *, limit: int | None = None
+        self,
+        path: Path | str,
+        split: str | None = None,
+        *,
+        limit: int | None = None,
+        skip_bad: bool = False,
     ) -> None:
         self.file = find_file(Path(path), split)
         self.split = split_name(self.file)
         content = read_instances(self.file)
-        pictures = {str(picture.id): picture for picture in content.images}
-        if len(pictures) < len(content.images) or not pictures:
-            fault = "lists an image id twice" if pictures else "lists no image"
-            raise BadAnnotation(f"{self.file} {fault}: correct it")
+        faults = Faults(skip=skip_bad)
+        pictures: dict[str, Picture] = {}
+        for picture in content.images:
+            if str(picture.id) in pictures:
+                faults.add(f"{self.file} lists image id {picture.id} twice: {CORRECT}")
+            pictures.setdefault(str(picture.id), picture)
+        if not pictures:
+            raise BadAnnotation(f"{self.file} lists no image: correct it")
         categories = sorted(content.categories, key=lambda category: category.id)
         self.category_ids = tuple(category.id for category in categories)
         self.labels = ("background", *(category.name for category in categories))
@@ -96,13 +107,19 @@ class Coco(FileDataset):
         self.images = find_images(self.file, self.split, content.images)
         self._pictures = [pictures[key] for key in first(list(pictures), limit)]
         self._things: dict[int, list[Thing]] = {picture.id: [] for picture in content.images}
+        seen: set[int] = set()
         for thing in content.annotations:
             if thing.image_id not in self._things:
-                raise BadAnnotation(
+                faults.add(
                     f"{self.file}, annotation {thing.id} is of image {thing.image_id}, which the"
                     " file does not list: correct or delete it"
                 )
-            self._things[thing.image_id].append(thing)
+            elif thing.id in seen:
+                faults.add(f"{self.file} lists annotation id {thing.id} twice: {CORRECT}")
+            else:
+                self._things[thing.image_id].append(thing)
+            seen.add(thing.id)
+        self.dropped = tuple(faults.sentences)
 
     def __len__(self) -> int:
         return len(self._pictures)

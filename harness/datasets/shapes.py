@@ -9,19 +9,18 @@ split is part of the seed. Nothing is marked difficult; how boxes are defined: `
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets._shape_cache import Drawn, Entry, ShapeCache
 from harness.datasets._shape_scene import NAMES, Scene, scene
 from harness.errors import BadConfig, UnknownName
+from harness.images import pixels_digest
 from harness.interfaces import Dataset, Truth
 from harness.registry import suggest
 
 VERSION = 1
-"""Part of every seed and every digest: raise it when the drawing changes."""
+"""Part of every seed: raise it when the drawing changes."""
 LABELS = ("background", *NAMES)
 SPLITS = {"train": (1, 8_000), "val": (2, 1_000), "calibration": (3, 512)}
 """Split to (its number in the seed, its default count)."""
@@ -81,7 +80,7 @@ class Shapes(Dataset):
         return Truth(boxes, labels, np.zeros(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_))
 
     def digest(self, index: int) -> str:
-        """SHA-256 of the version, the size and the pixels."""
+        """SHA-256 of the size and the pixels."""
         if self._cache is None:
             return pixels_digest(self.image(index))
         return self._cache.entry(self._valid(index)).digest
@@ -118,9 +117,3 @@ class Shapes(Dataset):
             digest=pixels_digest(found.image),
         )
         return Drawn(entry, found.image)
-
-
-def pixels_digest(pixels: NDArray[np.uint8]) -> str:
-    """SHA-256 of the version, the size and the pixels, as hex."""
-    head = f"shapes {VERSION} {pixels.shape[0]} {pixels.shape[1]}\n".encode()
-    return hashlib.sha256(head + pixels.tobytes()).hexdigest()

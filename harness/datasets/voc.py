@@ -20,7 +20,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from harness.datasets._files import FileDataset, check_box, first
+from harness.datasets._files import Faults, FileDataset, check_box, first
 from harness.errors import BadAnnotation, BadConfig, UnknownName
 from harness.interfaces import Truth
 from harness.registry import suggest
@@ -61,6 +61,7 @@ class Voc(FileDataset):
         labels: class names without the background; None takes ``labels.txt`` in the folder (one
             name a line), else VOC's twenty if they cover all that occurs, else what occurs, sorted.
         limit: take at most so many images, from the front of the list.
+        skip_bad: leave out names that the list repeats; see `dropped`.
 
     Raises:
         BadConfig: the folder has another layout.
@@ -76,14 +77,15 @@ class Voc(FileDataset):
         *,
         labels: Sequence[str] | None = None,
         limit: int | None = None,
+        skip_bad: bool = False,
     ) -> None:
         self.folder = find_root(Path(folder))
         self.split, path = find_list(self.folder, split)
-        names = [line.split()[0] for line in read_lines(path)]
-        if not names or len(set(names)) < len(names):
-            raise BadConfig(f"{path} lists {'an image twice' if names else 'no image'}: correct it")
-        self._names = first(names, limit)
+        faults = Faults(skip=skip_bad)
+        self._names = first(read_names(path, faults), limit)
+        self.dropped = tuple(faults.sentences)
         self._given = labels
+        self._skip_bad = skip_bad
         self._read: dict[str, Annotation] = {}
 
     @cached_property
@@ -96,7 +98,11 @@ class Voc(FileDataset):
             return ("background", *(name for name in read_lines(listed) if name != "background"))
         found = set()
         for path in sorted((self.folder / "Annotations").glob("*.xml")):
-            found |= {thing.name for thing in read_annotation(path).things}
+            try:
+                found |= {thing.name for thing in read_annotation(path).things}
+            except BadAnnotation:
+                if not self._skip_bad:  # else it is named when its image is read
+                    raise
         return ("background", *(CLASSES if found <= set(CLASSES) else sorted(found)))
 
     def __len__(self) -> int:
@@ -191,13 +197,33 @@ def find_list(root: Path, split: str | None) -> tuple[str, Path]:
     return chosen, lists[chosen]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped. Raises BadConfig."""
+def read_names(path: Path, faults: Faults) -> list[str]:
+    """The image names of a list, each once; the flags of a class list are left out.
+
+    Raises:
+        BadConfig: an empty list.
+        BadAnnotation: a name that is listed twice, where that is not left out.
+    """
+    lines = read_lines(path, blank=True)
+    flagged = all(line.split()[-1] in ("-1", "0", "1") and " " in line for line in lines if line)
+    names: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        if name := line.rpartition(" ")[0].strip() if flagged else line:
+            if name in names:
+                faults.add(f"{path}, line {number} lists image {name} again: delete that line")
+            names[name] = None
+    if not names:
+        raise BadConfig(f"{path} lists no image: correct it")
+    return list(names)
+
+
+def read_lines(path: Path, *, blank: bool = False) -> list[str]:
+    """The lines of a text file, stripped, with or without blank ones. Raises BadConfig."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} cannot be read as text ({error}): restore it") from None
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in lines if blank or line.strip()]
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -206,11 +232,11 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
         BadAnnotation: missing, no XML, or a field is absent or no number.
     """
-    root = parse_xml(path)
+    root, lines = parse_xml(path)
     things = []
-    for number, node in enumerate(root.findall("object"), start=1):
+    for number, (node, line) in enumerate(zip(root.findall("object"), lines, strict=True), start=1):
         name = (node.findtext("name") or "").strip()
-        where = f"{path}, object {number} ('{name}')"
+        where = f"{path}, line {line}, object {number} ('{name}')"
         box = node.find("bndbox")
         if not name or box is None:
             raise BadAnnotation(f"{where} lacks {'its bndbox' if name else 'its name'}: correct it")
@@ -235,8 +261,11 @@ def _number(node: Element, key: str, where: str, default: float | None = None) -
         raise BadAnnotation(f"{where} has {key} {text!r}, expected a number: correct it") from None
 
 
-def parse_xml(path: Path) -> Element:
+def parse_xml(path: Path) -> tuple[Element, list[int]]:
     """Parse XML without a document type: none is needed, and one can hold entities that explode.
+
+    Returns:
+        The root, and the lines on which its ``object`` elements begin.
 
     Raises:
         BadAnnotation: missing, larger than 16 MiB, malformed, or with a document type.
@@ -245,13 +274,25 @@ def parse_xml(path: Path) -> Element:
     def refuse(*_: object) -> None:
         raise BadAnnotation(f"{path} declares a document type, which is refused: delete that line")
 
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if tag == "object" and len(depth) == 1:
+            lines.append(parser.CurrentLineNumber)
+        depth.append(tag)
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        depth.pop()
+        builder.end(tag)
+
+    depth: list[str] = []
+    lines: list[int] = []
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
         if path.stat().st_size > LARGEST_XML:
@@ -263,4 +304,4 @@ def parse_xml(path: Path) -> Element:
         ) from None
     except (expat.ExpatError, LookupError, ValueError) as error:
         raise BadAnnotation(f"{path} is not XML ({error}): restore it") from None
-    return builder.close()
+    return builder.close(), lines
