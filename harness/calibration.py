@@ -1,7 +1,8 @@
 """Which images choose the quantization ranges, and which ones parity is checked on.
 
 The choice is a seeded permutation of the calibration data: the first images calibrate, the next
-`GOLDEN_IMAGES` are kept for parity, so that no artifact is checked on what calibrated it.
+`GOLDEN_IMAGES` are kept for parity, so that no artifact is checked on what calibrated it. Images
+that are scored never calibrate, unless that is forced.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness.cache import sha256_text
 from harness.config import Calibration
 from harness.datasets import open_dataset
+from harness.datasets._files import FileDataset
+from harness.datasets.shapes import Shapes
+from harness.datasets.training import DRAWN, training_split
 from harness.errors import BadConfig
+from harness.images import pixels_digest
 from harness.interfaces import Dataset
 from harness.records import CalibrationList
 
@@ -35,7 +41,7 @@ def pick(calibration: Calibration) -> Picked:
     Raises:
         BadConfig: the data set is too small for both.
     """
-    data = open_dataset(calibration.data)
+    data = open_dataset(str(calibration.data))
     wanted = calibration.images + GOLDEN_IMAGES
     if len(data) < wanted:
         raise BadConfig(
@@ -49,13 +55,16 @@ def pick(calibration: Calibration) -> Picked:
 
 
 def listing(calibration: Calibration, picked: Picked, preprocessing: str) -> CalibrationList:
-    """The calibration images by content, and the fingerprint of how they are prepared."""
+    """The calibration images by name and content, and how they are prepared."""
+    data, indices = picked.data, picked.calibrating
     return CalibrationList(
-        dataset=picked.data.name,
-        split=picked.data.split,
+        dataset=data.name,
+        split=data.split,
         seed=calibration.seed,
-        sha256=tuple(picked.data.digest(index) for index in picked.calibrating),
+        sha256=tuple(data.digest(index) for index in indices),
         preprocessing=preprocessing,
+        names=tuple(data.image_id(index) for index in indices),
+        pixels=tuple(pixels_digest(data.image(index)) for index in indices),
     )
 
 
@@ -64,3 +73,71 @@ def digest(calibration: Calibration) -> str:
     """SHA-256 over the content of every image picked, golden ones included."""
     picked = pick(calibration)
     return sha256_text(picked.data.digest(index) for index in (*picked.calibrating, *picked.golden))
+
+
+def resolve(calibration: Calibration, scored: str, *, required: bool) -> Calibration:
+    """``calibration`` with its data named: as asked, else the training split beside ``scored``.
+
+    Args:
+        scored: the data set that is scored, as its user writes it.
+        required: the exporter calibrates; else drawn scenes do for the parity check.
+
+    Raises:
+        BadConfig: there is no such split, and the exporter calibrates.
+    """
+    if calibration.data is not None:
+        return calibration
+    beside = training_split(scored)
+    if beside is None and required:
+        raise BadConfig(
+            f"no images to calibrate with are known for {scored}, because no training split lies"
+            " beside it: name them with --set calibration.data=…, such as coco:/path:train2017"
+            " (detbench fetch coco-val2017 brings some)"
+        )
+    return msgspec.structs.replace(calibration, data=beside or DRAWN)
+
+
+@functools.cache
+def check_disjoint(calibration: Calibration, scored: str, images: int) -> None:
+    """Refuse to calibrate with images that are scored, unless that is forced.
+
+    Only what is cheap is compared here: drawn scenes of one split, and files of the same size. The
+    evaluation compares every image by content, and marks the row.
+
+    Raises:
+        BadConfig: some calibration images are scored.
+    """
+    if calibration.force:
+        return
+    picked, data = pick(calibration), open_dataset(scored, limit=images, skip_bad=True)
+    common = _common(picked, data)
+    if common:
+        raise BadConfig(
+            f"{len(common)} of the {len(picked.calibrating)} images that calibrate"
+            f" ({calibration.data}) are also scored ({scored}), the first is {common[0]}: give"
+            " another split with --set calibration.data=…, or accept marked rows with"
+            " --set calibration.force=true"
+        )
+
+
+def _common(picked: Picked, data: Dataset) -> list[str]:
+    """Names of the scored images that calibrate as well."""
+    first, second = picked.data, data
+    if isinstance(first, Shapes) and isinstance(second, Shapes):  # a scene's name says it all
+        chosen = {first.image_id(index) for index in picked.calibrating}
+        return sorted(chosen & {second.image_id(index) for index in range(len(second))})
+    if not (isinstance(first, FileDataset) and isinstance(second, FileDataset)):
+        return []
+    sizes = {_size(first, index) for index in picked.calibrating}
+    known = {first.digest(index) for index in picked.calibrating}
+    return [
+        second.image_id(index)
+        for index in range(len(second))
+        if _size(second, index) in sizes and second.digest(index) in known
+    ]
+
+
+def _size(data: FileDataset, index: int) -> int:
+    """Bytes of the image's file: files of other sizes need not be read."""
+    path = data.path(index)
+    return path.stat().st_size if path.is_file() else -1

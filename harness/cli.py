@@ -106,8 +106,14 @@ def _weights(group: argparse._ActionsContainer) -> None:
 
 def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
-    group.add_argument("--data", metavar="NAME", help="shapes:val, voc:/path or coco:/path")
+    group.add_argument("--data", metavar="NAME", help="see detbench list datasets")
     group.add_argument("--images", type=int, metavar="N", help="how many images are scored")
+    group.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be read or whose annotation cannot be true; the record"
+        " counts them",
+    )
     group.add_argument(
         "--audit", action="store_true", help="hold the COCO figures to pycocotools' own"
     )
@@ -126,6 +132,12 @@ def _running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("--name", help="name of the run below results/<machine>/")
     group.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    group.add_argument(
+        "--shards", type=int, metavar="N", help="score each cell in N processes, by image ranges"
+    )
+    group.add_argument(
+        "--cluster", metavar="tcp://HOST:PORT", help="score the shards on a Dask cluster"
+    )
     group.add_argument(
         "--dry-run", action="store_true", help="print the plan and how long it will take"
     )

@@ -18,11 +18,17 @@ from harness.requests import scalar, split
 
 
 class Calibration(Record, frozen=True, kw_only=True):
-    """Images that choose the quantization ranges; never the ones that are scored."""
+    """Images that choose the quantization ranges; never the ones that are scored.
 
-    data: str = "shapes:calibration"
+    ``data`` is by default the training split beside the data that is scored (COCO's train2017), or
+    ``shapes:calibration`` for drawn scenes. ``force`` allows images that are scored as well; such
+    rows are marked.
+    """
+
+    data: str | None = None
     images: int = 100
     seed: int = 0
+    force: bool = False
 
 
 class Latency(Record, frozen=True, kw_only=True):
@@ -52,6 +58,9 @@ class Matrix(Record, frozen=True, kw_only=True):
     timeout_s: int = 600
     jobs: int | None = None
     audit: bool = False
+    skip_bad: bool = False
+    shards: int = 1
+    cluster: str | None = None
 
 
 def load(path: Path | None, overrides: Mapping[str, Any]) -> Matrix:
@@ -133,6 +142,7 @@ def _check(matrix: Matrix, where: str) -> None:
         "timeout_s": matrix.timeout_s,
         "threads": min(matrix.threads or (1,), default=0),
         "jobs": 1 if matrix.jobs is None else matrix.jobs,
+        "shards": matrix.shards,
     }
     for key, value in positive.items():
         if value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from harness.cache import sha256_text
 from harness.detections import Found, load, save
 from harness.errors import BadConfig, BadInput
 from harness.fidelity import fidelity
-from harness.interfaces import Dataset, Detections, Truth
+from harness.interfaces import Detections, Truth
 from harness.records import Artifact, Measurement
 from harness.registry import suggest
 from harness.tasks import MeasureTask
@@ -24,41 +24,37 @@ AUDIT_TOLERANCE = 1e-9
 
 
 def score(
-    task: MeasureTask,
-    artifact: Artifact,
-    data: Dataset,
-    detections: Sequence[Detections],
-    sizes: Sequence[tuple[int, int]],
+    task: MeasureTask, artifact: Artifact, where: Mapping[str, str], found: Found
 ) -> list[Measurement]:
-    """All accuracy figures, with data set, split and calibration overlap in their conditions.
+    """All accuracy figures of what was found, with data set and split in their conditions.
 
     Without ground truth there is only fidelity, and that only against a float parent.
 
+    Args:
+        where: ``dataset`` and ``split``, the names of the data set's parts.
+
     Raises:
-        BadConfig: the data set has a class that the model does not know.
+        BadInput: nothing was found to be scored, or pycocotools disagrees.
     """
-    names = [data.image_id(index) for index in range(len(data))]
-    digests = [data.digest(index) for index in range(len(data))]
-    truths = _truths(data, artifact) if data.labelled else None
+    if not found.names:
+        raise BadInput(f"{where['dataset']}:{where['split']} has no image left to be scored")
     if task.detections:
-        mine = Found(names, list(detections), list(sizes), digests, truths)
-        save(Path(task.detections), mine)
-    found: list[Measurement] = []
-    if truths is not None:
-        found += evaluate(truths, detections, sizes, artifact.labels)
+        save(Path(task.detections), found)
+    sizes = found.sizes or ()
+    figures: list[Measurement] = []
+    if found.truths is not None:
+        figures += evaluate(found.truths, found.detections, sizes, artifact.labels)
         if task.audit:
-            check_by_pycocotools(found, truths, detections, len(artifact.labels))
+            check_by_pycocotools(figures, found.truths, found.detections, len(artifact.labels))
     parent = load(Path(task.reference)) if task.reference else None
-    if parent is not None and parent.names == names:
-        same = parent.detections, detections, sizes, artifact.labels
-        found += compare(truths, *same) if truths is not None else ()
-        found += fidelity(names, *same)
-    return [*_with_data(found, data), _images(artifact, data, digests), _overlap(artifact, digests)]
-
-
-def _truths(data: Dataset, artifact: Artifact) -> list[Truth]:
-    to_model = class_map(data.labels, artifact.labels, f"{data.name}:{data.split}")
-    return [_mapped(data.truth(index), to_model) for index in range(len(data))]
+    if parent is not None and parent.names == found.names:
+        same = parent.detections, found.detections, sizes, artifact.labels
+        figures += compare(found.truths, *same) if found.truths is not None else ()
+        figures += fidelity(found.names, *same)
+    placed = [
+        msgspec.structs.replace(item, conditions={**where, **item.conditions}) for item in figures
+    ]
+    return [*placed, _images(artifact, where, found)]
 
 
 def check_by_pycocotools(
@@ -99,40 +95,18 @@ def class_map(
     return np.array(mapped, np.int64)
 
 
-def _mapped(truth: Truth, to_model: NDArray[np.int64]) -> Truth:
-    return truth._replace(labels=to_model[truth.labels])
-
-
-def _with_data(found: Sequence[Measurement], data: Dataset) -> list[Measurement]:
-    where = {"dataset": data.name, "split": data.split}
-    return [
-        msgspec.structs.replace(item, conditions={**where, **item.conditions}) for item in found
-    ]
-
-
-def _images(artifact: Artifact, data: Dataset, digests: Sequence[str]) -> Measurement:
+def _images(artifact: Artifact, where: Mapping[str, str], found: Found) -> Measurement:
     """Which images were scored, by content, and which detections took part."""
+    digests = found.digests or ()
     return Measurement(
         metric="accuracy.images",
         value=float(len(digests)),
         unit="images",
         conditions={
-            "dataset": data.name,
-            "split": data.split,
+            **where,
             "sha256": sha256_text(digests),
-            "labelled": data.labelled,
+            "labelled": found.truths is not None,
             "score_threshold": artifact.decoding.score_threshold,
             "max_detections": artifact.decoding.max_detections,
         },
-    )
-
-
-def _overlap(artifact: Artifact, digests: Sequence[str]) -> Measurement:
-    """How many evaluation images also calibrated the artifact, by content: it should be 0."""
-    calibrating = set(artifact.calibration.sha256) if artifact.calibration else set()
-    return Measurement(
-        metric="accuracy.calibration_overlap",
-        value=float(sum(digest in calibrating for digest in digests)),
-        unit="images",
-        conditions={"calibrated_on": len(calibrating)},
     )

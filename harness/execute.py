@@ -7,13 +7,14 @@ on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,8 +30,12 @@ from harness.provenance import git_revision
 from harness.records import Round, RunRecord, State
 from harness.results import RunFolder
 from harness.rounds import floor_rounds, merge, noise_floor
+from harness.sharding import score_in_shards
 from harness.tasks import ChildResult, ExportTask, MeasureTask
 from harness.timing import TIERS, round_order
+
+if TYPE_CHECKING:
+    from harness.cluster import Cluster
 
 T = TypeVar("T")
 MEASURED: frozenset[State] = frozenset({"ok", "tainted"})
@@ -120,7 +125,7 @@ class Execution:
                     )
                     self._fail(planned, failed, f"export: {result.error}", name)
 
-        self._each(one, tasks)
+        self._each(one, tasks, self.jobs)
 
     def _score(self, progress: Progress) -> None:
         """Accuracy cells; each model's float parent first, so that others are paired with it."""
@@ -139,10 +144,38 @@ class Execution:
                 reference=str(found) if paired else None,
             )
             with progress.step(_title(planned)):
-                self._finish(planned, [self._child(task, planned.id)])
+                self._finish(planned, [self._score_cell(task, planned, cluster)])
 
-        self._each(one, first)
-        self._each(one, later)
+        with contextlib.ExitStack() as stack:
+            cluster = None
+            if self.matrix.cluster and cells:
+                from harness.cluster import Cluster
+
+                cluster = Cluster(self.matrix.cluster, self.matrix.timeout_s)
+                stack.enter_context(cluster)
+            at_once = self.jobs if self._shards(cluster) == 1 else 1
+            self._each(one, first, at_once)
+            self._each(one, later, at_once)
+
+    def _shards(self, cluster: Cluster | None) -> int:
+        """How many parts a cell's images are split into: as asked, else one a cluster's thread."""
+        return cluster.workers if cluster and self.matrix.shards == 1 else self.matrix.shards
+
+    def _score_cell(
+        self, task: MeasureTask, planned: PlannedCell, cluster: Cluster | None
+    ) -> ChildResult:
+        """Run an accuracy or parity cell whole, or split over processes or a cluster's workers."""
+        shards = self._shards(cluster)
+        if planned.cell.measure != "accuracy" or (shards == 1 and cluster is None):
+            return self._child(task, planned.id)
+        return score_in_shards(
+            task,
+            planned.id,
+            shards=shards,
+            jobs=shards if cluster else min(shards, self.jobs),
+            run=cluster.run if cluster else self._child,
+            join=self._child,
+        )
 
     def _parents(self) -> dict[str, str]:
         """Accuracy cell of the float parent by model: the first float one in the plan's order."""
@@ -259,14 +292,15 @@ class Execution:
             scored=scored,
             audit=self.matrix.audit,
             plugins=planned.plugins,
+            skip_bad=self.matrix.skip_bad,
         )
 
     def _child(self, task: MeasureTask, name: str) -> ChildResult:
         return run_child(task, folder=self.folder.path, name=name, timeout_s=self.matrix.timeout_s)
 
-    def _each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
-        """Do ``work`` on all items, ``jobs`` at a time; the first error stops the rest."""
-        with ThreadPoolExecutor(self.jobs) as pool:
+    def _each(self, work: Callable[[T], None], items: Iterable[T], at_once: int) -> None:
+        """Do ``work`` on all items, some at a time; the first error stops the rest."""
+        with ThreadPoolExecutor(at_once) as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
                 for future in futures:

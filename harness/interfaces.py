@@ -46,13 +46,15 @@ class Dataset(ABC):
     """Images with ground truth, read one at a time.
 
     ``labelled`` is False where there is no ground truth: then `truth` is never called, ``labels``
-    is the background alone, and models are only compared with their float parents.
+    is the background alone, and models are only compared with their float parents. ``dropped``
+    holds a sentence for each annotation that was left out when the data set was opened.
     """
 
     name: str
     split: str
     labels: tuple[str, ...]
     labelled: bool = True
+    dropped: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -8,19 +8,24 @@ own, the same for every runtime.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness import artifacts, latency
 from harness.datasets import open_dataset
 from harness.datasets.golden import GoldenImages
+from harness.detections import load, save
 from harness.errors import Unsupported
-from harness.evaluation import score
+from harness.evaluation import class_map, score
 from harness.images import Preprocessor
-from harness.interfaces import RUNNERS, Dataset, Runner, RunOptions
+from harness.interfaces import RUNNERS, Dataset, Detections, Runner, RunOptions
 from harness.memory import Baseline, baseline, peak_above
 from harness.opened import Opened
-from harness.records import Measurement
+from harness.records import Artifact, Measurement
+from harness.scoring import Pass, merge, run_over, shard_range
 from harness.tasks import ChildResult, MeasureTask
 
 
@@ -102,30 +107,63 @@ def _parity(opened: Opened, folder: Path) -> list[Measurement]:
 
 
 def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
-    """Score the data set, with the time that each part took."""
-    data: Dataset = open_dataset(task.cell.dataset, limit=task.images)
-    spent = dict.fromkeys(("image", "preprocess", "inference", "postprocess"), 0)
-    detections, sizes = [], []
-    clock = time.perf_counter_ns
-    for index in range(len(data)):
-        begun = clock()
-        image = data.image(index)
-        read = clock()
+    """Score the data set, with the time that each part took; a shard only keeps what it found."""
+    data: Dataset = open_dataset(task.cell.dataset, limit=task.images, skip_bad=task.skip_bad)
+    artifact = opened.artifact
+    where = {"dataset": data.name, "split": data.split}
+    to_model = class_map(data.labels, artifact.labels, ":".join(where.values()))
+
+    def model(image: NDArray[np.uint8], lap: Callable[[str], None]) -> Detections:
         prepared = opened.feed([image])
-        ready = clock()
+        lap("preprocess")
         answer = opened.session.run(prepared)
-        answered = clock()
-        size = (image.shape[0], image.shape[1])
-        detections += opened.detect(answer, [size])
-        done = clock()
-        sizes.append(size)
-        for stage, elapsed in zip(
-            spent, (read - begun, ready - read, answered - ready, done - answered), strict=True
-        ):
-            spent[stage] += elapsed
-    begun = clock()
-    scores = score(task, opened.artifact, data, detections, sizes)
-    return [*scores, *_spent({**spent, "scoring": clock() - begun}, len(data))]
+        lap("inference")
+        (found,) = opened.detect(answer, [(image.shape[0], image.shape[1])])
+        lap("postprocess")
+        return found
+
+    seen = run_over(
+        data,
+        shard_range(len(data), task.shard or 0, task.shards),
+        model,
+        to_model=to_model if data.labelled else None,
+        calibration=artifact.calibration,
+        skip_bad=task.skip_bad,
+        dropped=() if task.shard else data.dropped,
+    )
+    if task.shard is not None:
+        save(Path(str(task.detections)), seen.found)
+        return list(seen.measurements)
+    return _scored(task, artifact, where, seen)
+
+
+def merge_parts(task: MeasureTask) -> ChildResult:
+    """Join what the shards of a cell found, and score it; no runtime is needed.
+
+    Raises:
+        ArtifactDamaged: the artifact is not what its manifest says.
+        ResultsError: what a shard found cannot be read.
+    """
+    artifact = artifacts.load(Path(task.folder))
+    data = open_dataset(task.cell.dataset, limit=task.images, skip_bad=task.skip_bad)
+    parts = [Pass(load(Path(part.detections)), part.measurements) for part in task.parts]
+    where = {"dataset": data.name, "split": data.split}
+    found = _scored(task, artifact, where, merge(parts))
+    return ChildResult(state="ok", artifact_id=artifact.id, measurements=tuple(found))
+
+
+def _scored(
+    task: MeasureTask, artifact: Artifact, where: Mapping[str, str], seen: Pass
+) -> list[Measurement]:
+    begun = time.perf_counter_ns()
+    scores = score(task, artifact, where, seen.found)
+    scoring = Measurement(
+        metric="time.scoring",
+        value=float(time.perf_counter_ns() - begun),
+        unit="ns",
+        conditions={"images": len(seen.found.names)},
+    )
+    return [*scores, *seen.measurements, scoring]
 
 
 def _memory(before: Baseline) -> list[Measurement]:
@@ -136,15 +174,6 @@ def _memory(before: Baseline) -> list[Measurement]:
     return [
         _single("memory.peak_bytes", before.resident_bytes + above, "B"),
         _single("memory.baseline_bytes", before.resident_bytes, "B"),
-    ]
-
-
-def _spent(stages: Mapping[str, int], images: int) -> list[Measurement]:
-    return [
-        Measurement(
-            metric=f"time.{stage}", value=float(elapsed), unit="ns", conditions={"images": images}
-        )
-        for stage, elapsed in stages.items()
     ]
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from harness import artifacts, calibration, recipes, weights
 from harness.cache import cache_dir, sha256_text
-from harness.config import Matrix
+from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
 from harness.errors import BadConfig, MissingExtra
 from harness.extras import installed
@@ -69,7 +69,7 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
         BadConfig: options that do not exist; nothing to do.
         BadCheckpoint: weights that are not there.
     """
-    open_dataset(matrix.data, limit=1)
+    open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
     exporters, out_exporters = _chosen(matrix.exporters, "exporter")
     runners, out_runners = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
@@ -90,10 +90,11 @@ def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> 
 
     Raises:
         ArtifactDamaged: it is not what its manifest says.
+        BadConfig: the data has no ground truth and accuracy is asked; nothing here can run it.
     """
     artifact = artifacts.load(folder)
     if matrix.data != artifacts.GOLDEN_DATA:
-        open_dataset(matrix.data, limit=1)
+        _check_scorable(matrix, folder)
     runners, left_out = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for request in runners:
@@ -121,6 +122,17 @@ def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> 
     return Plan(tuple(cells), left_out)
 
 
+def _check_scorable(matrix: Matrix, folder: Path) -> None:
+    """Refuse to score one artifact, which has no float parent here, without ground truth."""
+    data = open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
+    if "accuracy" in matrix.measures and not data.labelled:
+        raise BadConfig(
+            f"{matrix.data} has no ground truth, so {folder} cannot be scored on it: give data"
+            " that has, time it with detbench latency, or compare it with its float parent in a"
+            " detbench run"
+        )
+
+
 def export_tasks(matrix: Matrix, plugins: Sequence[str] = ()) -> list[ExportTask]:
     """The exports of a matrix alone, whether anything here can run them or not."""
     exporters, _ = _chosen(matrix.exporters, "exporter")
@@ -141,6 +153,7 @@ def _exports(
         for recipe, asked in itertools.product(chains, exporters):
             exporter = EXPORTERS.get(asked.name)
             options = complete(asked.options, exporter.options, f"exporter {asked.name}")
+            images = _calibration(matrix, exporter)
             request = ExportRequest(
                 model=model,
                 weights_path=str(found.path),
@@ -148,10 +161,18 @@ def _exports(
                 weights_source=found.source,
                 labels=found.labels,
                 exporter=Request(name=asked.name, options=options),
-                calibration=matrix.calibration,
+                calibration=images,
                 recipe=recipe,
             )
             yield export_task(request, exporter, plugins)
+
+
+def _calibration(matrix: Matrix, exporter: type[Exporter]) -> Calibration:
+    """The images that calibrate, which are none of those that are scored. Raises BadConfig."""
+    found = calibration.resolve(matrix.calibration, matrix.data, required=exporter.calibrates)
+    if exporter.calibrates and "accuracy" in matrix.measures:
+        calibration.check_disjoint(found, matrix.data, matrix.images)
+    return found
 
 
 def export_task(
@@ -295,7 +316,7 @@ def _reason(runner: type[Runner], artifact_format: str, threads: int) -> str | N
 def _cell_id(cell: Cell, inputs: str, matrix: Matrix, runner: type[Runner]) -> str:
     """Readable, and unique to the cell and everything that its result depends on."""
     how: Mapping[str, object] = (
-        {"images": matrix.images}
+        {"images": matrix.images, "skip_bad": matrix.skip_bad}
         if cell.measure == "accuracy"
         else {"tier": matrix.latency.tier, "rounds": matrix.latency.rounds}
     )

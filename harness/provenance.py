@@ -32,6 +32,7 @@ MEASURE_SOURCES = (
     "harness/outputs.py",
     "harness/opened.py",
     "harness/parity.py",
+    "harness/scoring.py",
     "harness/threads.py",
     "harness/timing.py",
 )

@@ -143,6 +143,8 @@ class FileEntry(Record, frozen=True, kw_only=True):
 class CalibrationList(Record, frozen=True, kw_only=True):
     """The images that chose the quantization ranges, by content.
 
+    ``sha256`` are the digests of the data set, ``pixels`` those of the decoded pictures (a drawn
+    scene and its PNG file have the same), ``names`` the image ids; all in the same order.
     ``preprocessing`` is the fingerprint of how they were prepared; None where it is not known.
     """
 
@@ -151,6 +153,8 @@ class CalibrationList(Record, frozen=True, kw_only=True):
     seed: int
     sha256: tuple[str, ...]
     preprocessing: str | None = None
+    names: tuple[str, ...] = ()
+    pixels: tuple[str, ...] = ()
 
 
 class Artifact(Record, frozen=True, kw_only=True):

@@ -31,11 +31,20 @@ class ExportTask(Record, frozen=True, kw_only=True, tag="export"):
     plugins: tuple[str, ...] = ()
 
 
+class Part(Record, frozen=True, kw_only=True):
+    """What one shard found: its file, and its counts and times."""
+
+    detections: str
+    measurements: tuple[Measurement, ...]
+
+
 class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
-    """Measure one cell, or one round of it when latency is timed in several.
+    """Measure one cell, one round of it when latency is timed in several, or a shard of its images.
 
     ``scored`` is the file of detections that the accuracy cell of the same artifact and runner
-    left, against which a latency cell holds its own.
+    left, against which a latency cell holds its own. A shard (``shard`` of ``shards``) writes what
+    it found to ``detections`` and is not scored. A task with ``parts`` runs no model: it joins what
+    the shards wrote, in that order, and scores it.
     """
 
     cell: Cell
@@ -50,6 +59,10 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     scored: str | None = None
     audit: bool = False
     plugins: tuple[str, ...] = ()
+    skip_bad: bool = False
+    shard: int | None = None
+    shards: int = 1
+    parts: tuple[Part, ...] = ()
 
 
 class ChildResult(Record, frozen=True, kw_only=True):

@@ -44,9 +44,9 @@ def perform(task: ExportTask | MeasureTask) -> ChildResult:
 
             artifact = build(task)
             return ChildResult(state="ok", artifact_id=artifact.id)
-        from harness.measuring import measure
+        from harness.measuring import measure, merge_parts
 
-        return measure(task)
+        return merge_parts(task) if task.parts else measure(task)
     except (Unsupported, MissingExtra) as error:
         return ChildResult(state="unsupported", error=str(error))
     except ParityFailed as error:

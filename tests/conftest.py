@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from harness import artifacts
 from harness.interfaces import EXPORTERS, MODELS, Exported, Exporter, ExportJob, RawOutputs
-from harness.records import Artifact, Decoding, ImageSpec, ModelSpec, Scalar, Source
+from harness.records import Artifact, Cell, Decoding, ImageSpec, ModelSpec, Scalar, Source
+from harness.tasks import MeasureTask
 
 Images = NDArray[np.float32]
 Calibration = Callable[[], Iterator[Images]]
@@ -274,3 +275,19 @@ def golden_image() -> Images:
     """The image of the golden outputs, float32 (1, 3, 300, 300)."""
     rng = np.random.Generator(np.random.PCG64(0))
     return rng.normal(0, 1, (1, 3, 300, 300)).astype(np.float32)
+
+
+@pytest.fixture
+def measure_task() -> MeasureTask:
+    """An accuracy cell of nothing in particular."""
+    cell = Cell(
+        model="tiny",
+        model_options={},
+        weights="none",
+        exporter="none",
+        export_options={},
+        runner="null",
+        measure="accuracy",
+        threads=1,
+    )
+    return MeasureTask(cell=cell, folder=".", images=3, tier="smoke", round=0, rounds=1, seed=0)

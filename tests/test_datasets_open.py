@@ -46,7 +46,7 @@ def test_the_limit_takes_the_first_and_at_most_all(tmp_path, monkeypatch):
     ("text", "error", "says"),
     [
         ("shpaes:val", UnknownName, "did you mean 'shapes'"),
-        ("imagenet:/x", UnknownName, "known: coco, images, open-images, shapes, voc"),
+        ("kitti:/x", UnknownName, "known: coco, images, open-images, shapes, voc"),
         ("", UnknownName, "unknown data set ''"),
         ("shapes:vall", UnknownName, "did you mean 'val'"),
         ("shapes:train:many", BadConfig, "'many' is no count"),

@@ -41,13 +41,14 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     for key in LISTS:
         if text := getattr(options, key, None):
             found[key] = split(text)
-    for key in ("weights", "labels", "data", "images", "name"):
+    for key in ("weights", "labels", "data", "images", "name", "shards", "cluster"):
         if (value := getattr(options, key, None)) is not None:
             found[key] = value
     if options.threads:
         found |= config.overrides([f"threads={options.threads}"])
-    if options.audit:
-        found["audit"] = True
+    for key in ("audit", "skip_bad"):
+        if getattr(options, key):
+            found[key] = True
     if options.tier:
         found["latency.tier"] = options.tier
     return found

@@ -22,14 +22,7 @@ SLACK = 1.0
 
 
 class FileDataset(Dataset):
-    """Pictures in files. Image names are `image_id`s, digests are of the files' bytes.
-
-    Attributes:
-        dropped: a sentence for each entry that was left out when the annotations were read, where
-            leaving out is allowed.
-    """
-
-    dropped: tuple[str, ...] = ()
+    """Pictures in files. Image names are `image_id`s, digests are of the files' bytes."""
 
     @abstractmethod
     def path(self, index: int) -> Path:

@@ -129,12 +129,7 @@ class OpenImages(FileDataset):
 
 def find_boxes(folder: Path, split: str | None) -> tuple[str, Path]:
     """Name and file of a split. Raises BadConfig and UnknownName."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob(f"*{ENDING}")):
-        name = path.name.removesuffix(ENDING)
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        found.setdefault(name, path)
+    found = all_boxes(folder)
     if not found:
         raise BadConfig(f"{folder} has no SPLIT{ENDING}: give the path of an Open Images folder")
     if split is not None and split not in found:
@@ -143,6 +138,17 @@ def find_boxes(folder: Path, split: str | None) -> tuple[str, Path]:
         raise BadConfig(f"{folder} has several splits: add one of :{', :'.join(sorted(found))}")
     chosen = split if split is not None else next(iter(found))
     return chosen, found[chosen]
+
+
+def all_boxes(folder: Path) -> dict[str, Path]:
+    """Boxes file of each split of a folder."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"*{ENDING}")):
+        name = path.name.removesuffix(ENDING)
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        found.setdefault(name, path)
+    return found
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
