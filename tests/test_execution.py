@@ -323,12 +323,14 @@ def test_an_artifact_that_was_tampered_with_is_refused(bench: Bench) -> None:
     assert "priors.npy has SHA-256" in done.stderr
 
 
-def _artifact_command(bench: Bench, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def _artifact_command(
+    bench: Bench, command: str, folder: Path, *more: str
+) -> subprocess.CompletedProcess[str]:
     options = ["--plugin", str(PLUGIN), "--runners", "grid_cpu", "--images", "4", "--json"]
     options += ["--tier", "smoke", "--threads", "1", "--quiet", "--allow-tainted"]
     options += ["--results", str(bench.folder / f"results-{command}")]
     return subprocess.run(
-        [sys.executable, "-m", "harness", command, str(folder), *options],
+        [sys.executable, "-m", "harness", command, str(folder), *options, *more],
         cwd=ROOT,
         env=bench.environment,
         capture_output=True,
