@@ -205,8 +205,10 @@ def _list_and_show(commands: Commands) -> None:
         "kind", choices=["models", "recipes", "exporters", "runners", "datasets", "weights"]
     )
     _json(parser)
-    parser = _add(commands, "show", "show", "Show a model: input, priors, classes, parameters.")
-    parser.add_argument("model", help="name or name:key=value")
+    text = "Show a model: input, priors, classes, parameters; or what is in a data set."
+    parser = _add(commands, "show", "show", text)
+    parser.add_argument("model", help="name or name:key=value; or the word dataset")
+    parser.add_argument("path", nargs="?", help="of a data set: voc:/path:val, or its folder")
     _json(parser)
 
 
@@ -214,8 +216,16 @@ def _fetch(commands: Commands) -> None:
     parser = _add(
         commands, "fetch", "fetch", "Fetch published weights or a public data set, and verify it."
     )
-    parser.add_argument("what", choices=["weights"])
+    sets = ["voc2007", "voc2012", "coco-val2017", "open-images"]
+    parser.add_argument("what", choices=["weights", *sets])
     parser.add_argument("names", nargs="*", help="of weights: see detbench list weights")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="where a data set goes; default: the cache"
+    )
+    group = parser.add_argument_group("of open-images")
+    group.add_argument("--classes", metavar="A,B", help="as Open Images names them")
+    group.add_argument("--split", default="validation", help="train, validation or test")
+    group.add_argument("--images", type=int, metavar="N", help="at most so many")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.list_weights import weight_rows
+from harness.commands.show_dataset import show_dataset
 from harness.datasets import DATASETS
+from harness.errors import BadConfig
 from harness.extras import installed, require
 from harness.interfaces import EXPORTERS, MODELS, RECIPES, RUNNERS
 from harness.records import ModelSpec
@@ -53,7 +55,11 @@ def _rows(kind: str) -> Any:
 
 
 def show(options: argparse.Namespace) -> int:
-    """A model's input, priors, classes, source and size."""
+    """A model's input, priors, classes, source and size; or what is in a data set."""
+    if options.model == "dataset":
+        return show_dataset(options)
+    if options.path:
+        raise BadConfig(f"one model at a time: '{options.path}' is one word too many")
     from harness.plan import static_options
     from harness.requests import complete
 
