@@ -175,6 +175,13 @@ def _artifact_commands(commands: Commands) -> None:
         parser = _add(commands, name, "single", text)
         parser.add_argument("artifact", type=Path, help="a folder made by detbench export")
         parser.add_argument("--runners", metavar="A,B", help="default: all that are installed")
+        if name == "eval":
+            parser.add_argument(
+                "--against",
+                type=Path,
+                metavar="DIR",
+                help="the float export of the same model: say what changed, labels or not",
+            )
         _measuring(parser)
         _running(parser)
 

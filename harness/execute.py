@@ -178,7 +178,9 @@ class Execution:
         )
 
     def _parents(self) -> dict[str, str]:
-        """Accuracy cell of the float parent by model: the first float one in the plan's order."""
+        """Accuracy cell of the float parent by model: the plan's own, else the model's first."""
+        if self.plan.parent is not None:
+            return {planned.cell.base_name: self.plan.parent for planned in self.plan.cells}
         found: dict[str, str] = {}
         for planned in self.plan.cells:
             if planned.cell.measure == "accuracy" and planned.unsupported is None:

@@ -49,10 +49,14 @@ class PlannedCell(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All cells in the order asked, and what was left out because it is not installed."""
+    """All cells in the order asked, and what was left out because it is not installed.
+
+    ``parent`` is the accuracy cell that all others are held against; None is each model's first.
+    """
 
     cells: tuple[PlannedCell, ...]
     left_out: tuple[str, ...]
+    parent: str | None = None
 
     @property
     def exports(self) -> dict[str, ExportTask]:
@@ -85,8 +89,34 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     return Plan(tuple(_in_order(cells)), (*out_exporters, *out_runners))
 
 
-def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
+def plan_against(parent: Path, folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
+    """Cells that score an artifact and, before it, the one that it is held against.
+
+    The parent runs on the first installed runner that can.
+
+    Raises:
+        ArtifactDamaged: one of them is not what its manifest says.
+        BadConfig: they do not detect the same classes; nothing here can run one of them.
+    """
+    mine, theirs = artifacts.load(folder), artifacts.load(parent)
+    if mine.labels != theirs.labels:
+        raise BadConfig(
+            f"{folder} and {parent} do not detect the same classes in the same order:"
+            " compare an artifact with the float export of its own model"
+        )
+    anyhow = msgspec.structs.replace(matrix, runners=None)
+    first = plan_artifact(parent, anyhow, plugins, against=theirs.sha256).cells[0]
+    later = plan_artifact(folder, matrix, plugins, against=theirs.sha256)
+    return later._replace(cells=(first, *later.cells), parent=first.id)
+
+
+def plan_artifact(
+    folder: Path, matrix: Matrix, plugins: Sequence[str] = (), *, against: str = ""
+) -> Plan:
     """Cells that measure one artifact that is there already.
+
+    Args:
+        against: SHA-256 of the artifact that it is held against, which its scores depend on.
 
     Raises:
         ArtifactDamaged: it is not what its manifest says.
@@ -115,7 +145,7 @@ def plan_artifact(folder: Path, matrix: Matrix, plugins: Sequence[str] = ()) -> 
                 recipe=artifact.recipe,
             )
             reason = _reason(runner, artifact.format, threads)
-            name = _cell_id(cell, artifact.sha256, matrix, runner)
+            name = _cell_id(cell, artifact.sha256 + against, matrix, runner)
             cells.append(PlannedCell(name, cell, folder, None, reason, tuple(plugins)))
     if not cells:
         raise BadConfig(f"no installed runner runs format {artifact.format}: {'; '.join(left_out)}")

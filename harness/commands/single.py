@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import config
 from harness.commands.run import carry_out, overrides, plugin_paths
-from harness.plan import plan_artifact
+from harness.plan import plan_against, plan_artifact
 from harness.registry import load_file
 
 
@@ -31,5 +31,9 @@ def _measure(options: argparse.Namespace, measure: str) -> int:
         load_file(Path(plugin))
     asked = {"name": f"{measure}-{options.artifact.name}", **overrides(options)}
     matrix = config.load(None, {**asked, "measures": [measure]})
-    plan = plan_artifact(options.artifact.resolve(), matrix, plugin_paths(options))
+    folder, plugins = options.artifact.resolve(), plugin_paths(options)
+    if against := getattr(options, "against", None):
+        plan = plan_against(against.resolve(), folder, matrix, plugins)
+    else:
+        plan = plan_artifact(folder, matrix, plugins)
     return carry_out(plan, matrix, options)
