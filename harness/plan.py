@@ -124,7 +124,7 @@ def plan_artifact(
     """
     artifact = artifacts.load(folder)
     if matrix.data != artifacts.GOLDEN_DATA:
-        _check_scorable(matrix, folder)
+        _check_scorable(matrix, folder, alone=not against)
     runners, left_out = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for request in runners:
@@ -152,14 +152,13 @@ def plan_artifact(
     return Plan(tuple(cells), left_out)
 
 
-def _check_scorable(matrix: Matrix, folder: Path) -> None:
-    """Refuse to score one artifact, which has no float parent here, without ground truth."""
+def _check_scorable(matrix: Matrix, folder: Path, *, alone: bool) -> None:
+    """Refuse to score an artifact ``alone``, without a float parent, and without ground truth."""
     data = open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
-    if "accuracy" in matrix.measures and not data.labelled:
+    if alone and "accuracy" in matrix.measures and not data.labelled:
         raise BadConfig(
             f"{matrix.data} has no ground truth, so {folder} cannot be scored on it: give data"
-            " that has, time it with detbench latency, or compare it with its float parent in a"
-            " detbench run"
+            " that has, or the float export of its model with --against"
         )
 
 

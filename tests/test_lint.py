@@ -190,6 +190,7 @@ SINS: dict[str, Callable[[], RunData]] = {
     "training-split": lambda: _scored(lambda r: _on(r, "shapes", "train"), exporter=None),
     "split-mixed": _two_splits,
     "different-images": lambda: _scored(lambda r: _measured(r, _images("c" * 64))),
+    "skipped-images": lambda: _scored(lambda r: _measured(r, _single("accuracy.skipped", 2))),
     "few-images": lambda: _scored(
         lambda r: _measured(r, _images(number=20)), exporter=None
     ),

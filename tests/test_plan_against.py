@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness import artifacts, config
 from harness.config import Matrix
@@ -55,3 +56,12 @@ def test_models_of_other_classes_are_refused(tmp_path: Path, matrix: Matrix) -> 
     child = _artifact(tmp_path, "onnx_int8")
     with pytest.raises(BadConfig, match="do not detect the same classes"):
         plan_against(parent, child, matrix)
+
+
+def test_without_ground_truth_a_parent_is_needed_and_enough(tmp_path: Path, matrix: Matrix) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    unlabelled = msgspec.structs.replace(matrix, data=f"images:{tmp_path}")
+    parent, child = _artifact(tmp_path, "onnx_float"), _artifact(tmp_path, "onnx_int8")
+    with pytest.raises(BadConfig, match="or the float export of its model with --against"):
+        plan_artifact(child, unlabelled)
+    assert len(plan_against(parent, child, unlabelled).cells) == 2

@@ -13,8 +13,6 @@ from harness.records import Artifact, Finding, RunRecord
 
 T = TypeVar("T")
 MEASURED = ("ok", "tainted")
-SCORES = "accuracy."
-NO_SCORES = ("accuracy.images", "accuracy.calibration_overlap")
 
 
 class RunView(Protocol):
@@ -124,7 +122,7 @@ def _metrics(group: Sequence[tuple[RunRecord, Artifact | None]]) -> Iterator[Fin
 
 
 def _is_map(metric: str) -> bool:
-    return metric.startswith(SCORES) and metric.endswith(("_map", "_map50"))
+    return metric.startswith("accuracy.") and metric.endswith(("_map", "_map50"))
 
 
 def _parents(group: Sequence[tuple[RunRecord, Artifact | None]]) -> Iterator[Finding]:

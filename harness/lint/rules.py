@@ -73,6 +73,11 @@ RULES: dict[str, Rule] = {
         "compared rows that were scored on different images of a split, by content hash",
         "score all rows on the same images: the same --images and the same data",
     ),
+    "skipped-images": Rule(
+        "amber",
+        "bad images that were left out of a score, as asked",
+        "repair or remove them, then score all: detbench show dataset names them",
+    ),
     "few-images": Rule(
         "amber",
         f"a score on fewer than {LEAST_IMAGES} images",

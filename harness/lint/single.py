@@ -118,6 +118,9 @@ def _of_scores(record: RunRecord) -> Iterator[Finding]:
     if overlap:
         text = f"{overlap:,.0f} of the scored images also chose the quantization ranges"
         yield finding("calibration-overlap", text, where)
+    skipped = _value(record, "accuracy.skipped")
+    if skipped:
+        yield finding("skipped-images", f"{skipped:,.0f} bad images were left out", where)
     if str(data.get("split", "")).startswith("train"):
         text = f"the scored images are those of {data['dataset']}:{data['split']}"
         yield finding("training-split", text, where)
