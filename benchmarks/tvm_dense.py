@@ -154,7 +154,7 @@ def layers(folder: Path, count: int, rounds: int = 20) -> None:
         else:
             calls.append((name, time.perf_counter() - started))
 
-    session._machine.set_instrument(watch)
+    session.machine.set_instrument(watch)
     least: dict[int, tuple[str, float]] = {}
     for _ in range(rounds):
         calls.clear()

@@ -106,6 +106,11 @@ def _weights(group: argparse._ActionsContainer) -> None:
 
 def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
+    group.add_argument("--batches", metavar="1,4", help="images in a call; default: 1")
+    group.add_argument("--cpus", metavar="0,2-3", help="stay on these cores, as taskset does")
+    group.add_argument("--pace", metavar="30fps", help="time at a camera's rate too, or at 33ms")
+    group.add_argument("--sustain", metavar="10min", help="run each export for so long, too")
+    group.add_argument("--profile", action="store_true", help="time by operator too")
     group.add_argument("--data", metavar="NAME", help="see detbench list datasets")
     group.add_argument("--images", type=int, metavar="N", help="how many images are scored")
     group.add_argument(

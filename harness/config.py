@@ -13,8 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from harness.errors import BadConfig
-from harness.records import Record
+from harness.records import Measure, Record
 from harness.requests import scalar, split
+from harness.units import parse_period_ns, parse_seconds
 
 
 class Calibration(Record, frozen=True, kw_only=True):
@@ -32,11 +33,17 @@ class Calibration(Record, frozen=True, kw_only=True):
 
 
 class Latency(Record, frozen=True, kw_only=True):
-    """How latency is timed; ``tier`` is one of `harness.timing.TIERS`."""
+    """How latency is timed; ``tier`` is one of `harness.timing.TIERS`.
+
+    ``pace`` times each cell at a camera's rate too (``30fps``, ``33ms``); ``sustain`` is how long
+    a sustained run lasts, which is a measure of its own.
+    """
 
     tier: Literal["smoke", "rapid", "quick", "normal"] = "rapid"
     rounds: int = 2
     seed: int = 0
+    pace: str | None = None
+    sustain: str = "10min"
 
 
 class Matrix(Record, frozen=True, kw_only=True):
@@ -50,7 +57,10 @@ class Matrix(Record, frozen=True, kw_only=True):
     exporters: tuple[str, ...] | None = None
     runners: tuple[str, ...] | None = None
     threads: tuple[int, ...] | None = None
-    measures: tuple[Literal["accuracy", "latency", "parity"], ...] = ("accuracy", "latency")
+    batches: tuple[int, ...] = (1,)
+    targets: tuple[str, ...] = ("cpu",)
+    cpus: str | None = None
+    measures: tuple[Measure, ...] = ("accuracy", "latency")
     data: str = "shapes:val"
     images: int = 300
     calibration: Calibration = Calibration()
@@ -95,10 +105,10 @@ def overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(key: str, text: str) -> Any:
-    lists = {"models", "recipes", "exporters", "runners", "measures"}
+    lists = {"models", "recipes", "exporters", "runners", "measures", "targets"}
     if key in lists:
         return split(text)
-    if key == "threads":
+    if key in ("threads", "batches"):
         return [scalar(part) for part in text.split(",")]
     return scalar(text)
 
@@ -141,13 +151,22 @@ def _check(matrix: Matrix, where: str) -> None:
         "latency.rounds": matrix.latency.rounds,
         "timeout_s": matrix.timeout_s,
         "threads": min(matrix.threads or (1,), default=0),
+        "batches": min(matrix.batches, default=0),
         "jobs": 1 if matrix.jobs is None else matrix.jobs,
         "shards": matrix.shards,
     }
     for key, value in positive.items():
         if value < 1:
             raise BadConfig(f"'{key}' of {where} is {value}, expected at least 1")
-    lists = {"models": matrix.models, "recipes": matrix.recipes, "measures": matrix.measures}
+    if matrix.latency.pace is not None:
+        parse_period_ns(matrix.latency.pace, "the pace")
+    parse_seconds(matrix.latency.sustain, "the duration of a sustained run")
+    lists = {
+        "targets": matrix.targets,
+        "models": matrix.models,
+        "recipes": matrix.recipes,
+        "measures": matrix.measures,
+    }
     for key, values in lists.items():
         if not values:
             raise BadConfig(f"'{key}' of {where} is empty: name at least one")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from harness import artifacts, machine
+from harness.affinity import parse_cpus
 from harness.children import excerpt, run_child
 from harness.config import Matrix
 from harness.errors import ArtifactDamaged
@@ -33,6 +34,7 @@ from harness.rounds import floor_rounds, merge, noise_floor
 from harness.sharding import score_in_shards
 from harness.tasks import ChildResult, ExportTask, MeasureTask
 from harness.timing import TIERS, round_order
+from harness.units import parse_period_ns, parse_seconds
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
@@ -76,6 +78,7 @@ class Execution:
         self._export(progress)
         self._score(progress)
         self._time(progress)
+        self._alone(progress)
 
     def remaining_s(self) -> float:
         """Estimate of the time that is left, in seconds."""
@@ -210,13 +213,21 @@ class Execution:
                 if number == rounds - 1 or sink[-1].state not in MEASURED:
                     self._finish(planned, sink)
 
+    def _alone(self, progress: Progress) -> None:
+        """Profiles and sustained runs, one after the other: none shares the machine or a timing."""
+        cells = [*self._open("profile"), *self._open("sustain")]
+        for place, planned in enumerate(cells):
+            with progress.step(_title(planned)):
+                turn = Turn(f"{planned.id}.r0", 0, place, len(cells))
+                self._finish(planned, [self._round(planned, turn)])
+
     def _control(self, planned: PlannedCell, progress: Progress) -> float | None:
         """Time one cell again and again, as a cell and its copy would take turns (A/A)."""
         latency = self.matrix.latency
         count = floor_rounds(latency.rounds, trial=TIERS[latency.tier].trial)
         found: list[ChildResult] = []
         for number in range(count):
-            turn = Turn(f"{planned.id}.aa{number}", number % latency.rounds, number, count)
+            turn = Turn(f"{planned.id}.aa{number}", 1 + number, number, count)
             with progress.step(f"noise floor, {_title(planned)}, {number + 1} of {count}"):
                 found.append(self._round(planned, turn))
             if found[-1].state not in MEASURED:
@@ -281,6 +292,7 @@ class Execution:
         reference: str | None = None,
         scored: str | None = None,
     ) -> MeasureTask:
+        pace = self.matrix.latency.pace
         return MeasureTask(
             cell=planned.cell,
             folder=str(planned.folder),
@@ -292,13 +304,18 @@ class Execution:
             detections=detections,
             reference=reference,
             scored=scored,
+            pace_ns=parse_period_ns(pace, "the pace") if pace else None,
+            sustain_s=parse_seconds(self.matrix.latency.sustain, "the duration"),
+            cpus=parse_cpus(self.matrix.cpus) if self.matrix.cpus else None,
             audit=self.matrix.audit,
             plugins=planned.plugins,
             skip_bad=self.matrix.skip_bad,
         )
 
     def _child(self, task: MeasureTask, name: str) -> ChildResult:
-        return run_child(task, folder=self.folder.path, name=name, timeout_s=self.matrix.timeout_s)
+        limit_s = float(self.matrix.timeout_s)
+        limit_s += task.sustain_s if task.cell.measure == "sustain" else 0
+        return run_child(task, folder=self.folder.path, name=name, timeout_s=limit_s)
 
     def _each(self, work: Callable[[T], None], items: Iterable[T], at_once: int) -> None:
         """Do ``work`` on all items, some at a time; the first error stops the rest."""

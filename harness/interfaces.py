@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import Unsupported
 from harness.records import Artifact, Decoding, ModelSpec, Options, OutputKind, Scalar, TensorSpec
 from harness.registry import Registry
 
@@ -247,6 +248,20 @@ class RunOptions:
     target: str = "cpu"
 
 
+class Operator(NamedTuple):
+    """One operator of a profile.
+
+    Attributes:
+        name: as the runtime names this one.
+        kind: what it computes, in the runtime's word: ``Conv``, ``aten::convolution``.
+        ns: what it took in each call, in nanoseconds.
+    """
+
+    name: str
+    kind: str
+    ns: tuple[float, ...]
+
+
 class Session(ABC):
     """An artifact loaded into a runtime. Use as a context manager."""
 
@@ -302,6 +317,20 @@ class Runner(ABC):
         Called in a child process before the runtime was imported, so a thread count that is
         fixed at import (an environment variable) may be set here.
         """
+
+    def profile(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Sequence[NDArray[Any]],
+    ) -> Sequence[Operator]:
+        """Time by operator in one call per image, in the order that they run.
+
+        Raises:
+            Unsupported: the runtime does not tell, which is the default.
+        """
+        raise Unsupported(f"{self.name} does not tell what each of its operators takes")
 
 
 MODELS: Registry[ModelFactory] = Registry("models")

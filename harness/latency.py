@@ -14,14 +14,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import detections, parity
-from harness.errors import ParityFailed
+from harness import crowd, detections, parity
+from harness.errors import ParityFailed, Unsupported
 from harness.images import decode_image, encode_jpeg, has_codecs
 from harness.interfaces import Dataset, Outputs
 from harness.opened import Opened, Pictures
+from harness.pacing import time_paced
 from harness.records import Measurement
 from harness.tasks import MeasureTask
-from harness.threads import threads_used
+from harness.threads import strays, threads_used
 from harness.timing import TIERS, Kept, Tier, time_calls, time_repeats, time_stages
 
 RING = 8
@@ -54,6 +55,7 @@ def time_cell(
     ring = [opened.feed([images[i] for i in turn]) for turn in turns]
     session = opened.session
     used = threads_used(lambda: session.run(ring[0]))
+    check_cores(task)
     tight = time_calls(
         lambda slot: session.run(ring[slot]),
         tier,
@@ -72,6 +74,8 @@ def time_cell(
         warmup,
         *_repeats(opened, ring),
         *_pipeline(tier, task.rounds, opened, data, images, turns),
+        *_paced(task, tier, opened, ring),
+        *(crowd.curve(opened, task.seed) if task.round == 0 else []),
         *([_threads(used)] if used is not None else []),
     ]
 
@@ -79,6 +83,30 @@ def time_cell(
 def _turn(start: int, batch: int, count: int) -> tuple[int, ...]:
     """Which pictures make the batch that starts at picture ``start``."""
     return tuple((start + offset) % count for offset in range(batch))
+
+
+def _paced(
+    task: MeasureTask, tier: Tier, opened: Opened, ring: Sequence[NDArray[Any]]
+) -> list[Measurement]:
+    """The same calls at a camera's rate, where one was asked for."""
+    if task.pace_ns is None:
+        return []
+    run = opened.session.run
+    paced = time_paced(lambda slot: run(ring[slot]), tier, task.pace_ns, inputs=len(ring))
+    return [paced.measurement({"batch": opened.batch, "tier": tier.name})]
+
+
+def check_cores(task: MeasureTask) -> None:
+    """See that every thread stays on the cores that were asked for.
+
+    Raises:
+        Unsupported: the runtime moved a thread to others.
+    """
+    if task.cpus is not None and (count := strays(task.cpus)):
+        raise Unsupported(
+            f"{task.cell.runner} lets {count} of its threads run on other cores than"
+            f" {','.join(map(str, task.cpus))}: leave --cpus out for it"
+        )
 
 
 def _repeats(opened: Opened, ring: Sequence[NDArray[Any]]) -> list[Measurement]:

@@ -33,6 +33,7 @@ __all__ = [
     "own_cpu_seconds",
     "state",
     "taint",
+    "too_many",
     "usable_cores",
 ]
 
@@ -160,6 +161,27 @@ def usable_cores() -> int:
         None if quota is None else math.floor(quota),
     )
     return max(1, min((bound for bound in bounds if bound is not None), default=1))
+
+
+def too_many(threads: int) -> str | None:
+    """Why so many threads cannot be timed here, in a sentence, or None.
+
+    More threads than logical cores take turns, and a quota below their number stops all of them in
+    the middle of a call: what is timed then is the scheduler.
+    """
+    quota, cores = cpu_quota_cores(), _affinity_cores() or psutil.cpu_count() or threads
+    if threads > cores:
+        return (
+            f"{threads} threads are more than the {cores} logical cores that this process may use:"
+            f" ask for at most {cores}"
+        )
+    if quota is not None and threads > quota:
+        return (
+            f"the container's CPU quota of {quota:g} cores is below {threads}"
+            f" thread{'s' * (threads > 1)}, which would be stopped in the middle of calls:"
+            " raise the quota or ask for fewer threads"
+        )
+    return None
 
 
 def _affinity_cores() -> int | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import artifacts, latency
+from harness import artifacts, latency, profiling, sustained
 from harness.datasets import open_dataset
 from harness.datasets.golden import GoldenImages
 from harness.detections import load, save
@@ -89,6 +90,10 @@ def _measured(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -
     checked = _parity(opened, folder)
     if task.cell.measure == "parity":
         return checked
+    if task.cell.measure == "sustain":
+        return [*checked, *_sustained(task, opened, folder)]
+    if task.cell.measure == "profile":
+        return [*checked, *_profile(task, opened, folder, runner)]
     return [*checked, *_accuracy(task, opened)]
 
 
@@ -97,6 +102,27 @@ def _timed_on(task: MeasureTask, folder: Path) -> Dataset:
     if task.cell.dataset == artifacts.GOLDEN_DATA:
         return GoldenImages(artifacts.golden(folder).images[: latency.RING])
     return open_dataset(task.cell.dataset, limit=latency.RING)
+
+
+def _ring(task: MeasureTask, opened: Opened, folder: Path) -> list[NDArray[Any]]:
+    """Prepared inputs that take turns."""
+    data = _timed_on(task, folder)
+    return [opened.feed([data.image(index)]) for index in range(len(data))]
+
+
+def _sustained(task: MeasureTask, opened: Opened, folder: Path) -> list[Measurement]:
+    ring = _ring(task, opened, folder)
+    latency.check_cores(task)
+    run = opened.session.run
+    found = sustained.run(lambda slot: run(ring[slot]), task.sustain_s, inputs=len(ring))
+    return found.measurements({"seconds": task.sustain_s})
+
+
+def _profile(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) -> list[Measurement]:
+    """Time by operator, from a run of its own: profiling makes every call slower."""
+    options = RunOptions(threads=task.cell.threads, target=task.cell.target)
+    images = _ring(task, opened, folder)
+    return profiling.measurements(runner.profile(opened.artifact, folder, options, images))
 
 
 def _parity(opened: Opened, folder: Path) -> list[Measurement]:

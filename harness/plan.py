@@ -10,13 +10,13 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from harness import artifacts, calibration, recipes, weights
+from harness import artifacts, calibration, recipes, sweep, weights
 from harness.cache import cache_dir, sha256_text
 from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
@@ -78,7 +78,7 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     runners, out_runners = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for export in _exports(matrix, exporters, plugins):
-        exporter = EXPORTERS.get(export.request.exporter.name)
+        exporter = EXPORTERS.get(export.task.request.exporter.name)
         for runner in _fitting(runners, exporter, named=matrix.runners is not None):
             cells += _cells(matrix, export, exporter, runner)
     if not cells:
@@ -131,7 +131,7 @@ def plan_artifact(
         runner = RUNNERS.get(request.name)
         if matrix.runners is None and artifact.format not in runner.formats:
             continue
-        for measure, threads in _measures(matrix):
+        for measure, threads, target in sweep.asked(matrix, single=True):
             cell = Cell(
                 model=artifact.model,
                 model_options=artifact.model_options,
@@ -141,10 +141,12 @@ def plan_artifact(
                 runner=runner.name,
                 measure=measure,
                 threads=threads,
+                batch=artifact.inputs[0].shape[0],
+                target=target,
                 dataset=matrix.data,
                 recipe=artifact.recipe,
             )
-            reason = _reason(runner, artifact.format, threads)
+            reason = sweep.refusal(runner, artifact.format, cell)
             name = _cell_id(cell, artifact.sha256 + against, matrix, runner)
             cells.append(PlannedCell(name, cell, folder, None, reason, tuple(plugins)))
     if not cells:
@@ -168,12 +170,20 @@ def export_tasks(matrix: Matrix, plugins: Sequence[str] = ()) -> list[ExportTask
     for request in exporters:
         if missing := _missing(EXPORTERS.get(request.name)):
             raise MissingExtra(missing)
-    return list(_exports(matrix, exporters, plugins))
+    return [sized.task for sized in _exports(matrix, exporters, plugins)]
+
+
+class _Sized(NamedTuple):
+    """An export for a batch size; ``single`` where it is the first size of its exporter."""
+
+    task: ExportTask
+    batch: int
+    single: bool
 
 
 def _exports(
     matrix: Matrix, exporters: Sequence[Request], plugins: Sequence[str]
-) -> Iterator[ExportTask]:
+) -> Iterator[_Sized]:
     labels = Path(matrix.labels) if matrix.labels else None
     chains = [str(recipes.parse(text)) for text in matrix.recipes]
     for text in matrix.models:
@@ -183,17 +193,19 @@ def _exports(
             exporter = EXPORTERS.get(asked.name)
             options = complete(asked.options, exporter.options, f"exporter {asked.name}")
             images = _calibration(matrix, exporter)
-            request = ExportRequest(
-                model=model,
-                weights_path=str(found.path),
-                weights_sha256=found.sha256,
-                weights_source=found.source,
-                labels=found.labels,
-                exporter=Request(name=asked.name, options=options),
-                calibration=images,
-                recipe=recipe,
-            )
-            yield export_task(request, exporter, plugins)
+            for number, batch in enumerate(sweep.batches(matrix, exporter, asked.options)):
+                sized = sweep.options_for(exporter, options, batch)
+                request = ExportRequest(
+                    model=model,
+                    weights_path=str(found.path),
+                    weights_sha256=found.sha256,
+                    weights_source=found.source,
+                    labels=found.labels,
+                    exporter=Request(name=asked.name, options=sized),
+                    calibration=images,
+                    recipe=recipe,
+                )
+                yield _Sized(export_task(request, exporter, plugins), batch, number == 0)
 
 
 def _calibration(matrix: Matrix, exporter: type[Exporter]) -> Calibration:
@@ -294,13 +306,13 @@ def _fitting(
 
 def _cells(
     matrix: Matrix,
-    export: ExportTask,
+    sized: _Sized,
     exporter: type[Exporter],
     runner: type[Runner],
 ) -> Iterator[PlannedCell]:
     missing = _missing(exporter) or _missing(runner)
-    request = export.request
-    for measure, threads in _measures(matrix):
+    export, request = sized.task, sized.task.request
+    for measure, threads, target in sweep.asked(matrix, single=sized.single):
         if measure != "latency" and runner.measures_harness_only:
             continue
         cell = Cell(
@@ -312,53 +324,30 @@ def _cells(
             runner=runner.name,
             measure=measure,
             threads=threads,
+            batch=sized.batch,
+            target=target,
             dataset=matrix.data,
             recipe=request.recipe,
         )
-        reason = missing or _reason(runner, exporter.format, threads)
+        reason = missing or sweep.refusal(runner, exporter.format, cell, exporter)
         name = _cell_id(cell, export.fingerprint, matrix, runner)
         yield PlannedCell(name, cell, Path(export.folder), export, reason, export.plugins)
 
 
-def _measures(matrix: Matrix) -> Iterator[tuple[Literal["accuracy", "latency", "parity"], int]]:
-    """Accuracy once, at one thread; latency at every thread count."""
-    if "accuracy" in matrix.measures:
-        yield "accuracy", 1
-    if "parity" in matrix.measures:
-        yield "parity", 1
-    if "latency" in matrix.measures:
-        for threads in matrix.threads or default_threads():
-            yield "latency", threads
-
-
-def default_threads() -> tuple[int, ...]:
-    """One thread and as many as there are physical cores."""
-    from harness.machine import usable_cores
-
-    return tuple(sorted({1, usable_cores()}))
-
-
-def _reason(runner: type[Runner], artifact_format: str, threads: int) -> str | None:
-    return runner().unsupported(artifact_format, RunOptions(threads=threads))
-
-
 def _cell_id(cell: Cell, inputs: str, matrix: Matrix, runner: type[Runner]) -> str:
     """Readable, and unique to the cell and everything that its result depends on."""
-    how: Mapping[str, object] = (
-        {"images": matrix.images, "skip_bad": matrix.skip_bad}
-        if cell.measure == "accuracy"
-        else {"tier": matrix.latency.tier, "rounds": matrix.latency.rounds}
-    )
     digest = sha256_text(
         [
             msgspec.json.encode(cell, order="sorted").decode(),
             inputs,
-            msgspec.json.encode(how, order="sorted").decode(),
+            msgspec.json.encode(sweep.decides(matrix, cell.measure), order="sorted").decode(),
             source_digest(MEASURE_SOURCES),
             msgspec.json.encode(versions(("numpy", "PIL", *runner.modules))).decode(),
         ]
     )
-    parts = (cell.model, cell.exporter, cell.runner, cell.measure, f"t{cell.threads}")
+    parts = [cell.model, cell.exporter, cell.runner, cell.measure, f"t{cell.threads}"]
+    if cell.batch != 1:
+        parts.append(f"b{cell.batch}")
     return "-".join((*parts, digest[:SHORT]))
 
 

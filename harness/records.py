@@ -27,6 +27,7 @@ State = Literal[
 ]
 OutputKind = Literal["heads", "scored_boxes", "detections"]
 """What an artifact answers: see `harness.interfaces.ANSWERS` for the tensors of each."""
+Measure = Literal["accuracy", "latency", "parity", "profile", "sustain"]
 R = TypeVar("R")
 
 
@@ -206,7 +207,7 @@ class Cell(Record, frozen=True, kw_only=True):
     exporter: str
     export_options: Options
     runner: str
-    measure: Literal["accuracy", "latency", "parity"]
+    measure: Measure
     threads: int
     batch: int = 1
     target: str = "cpu"

@@ -44,7 +44,8 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     ``scored`` is the file of detections that the accuracy cell of the same artifact and runner
     left, against which a latency cell holds its own. A shard (``shard`` of ``shards``) writes what
     it found to ``detections`` and is not scored. A task with ``parts`` runs no model: it joins what
-    the shards wrote, in that order, and scores it.
+    the shards wrote, in that order, and scores it. ``pace_ns`` asks for timing at that period
+    too, ``sustain_s`` is how long a sustained run lasts, ``cpus`` are the logical cores to stay on.
     """
 
     cell: Cell
@@ -57,6 +58,9 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     detections: str | None = None
     reference: str | None = None
     scored: str | None = None
+    pace_ns: int | None = None
+    sustain_s: float = 0.0
+    cpus: tuple[int, ...] | None = None
     audit: bool = False
     plugins: tuple[str, ...] = ()
     skip_bad: bool = False

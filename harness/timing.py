@@ -177,18 +177,18 @@ def time_calls(
         raise ValueError(f"there must be at least 1 input, not {inputs}")
     resolution = resolution_ns(clock)
     with no_collection():
-        first = _interval(call, (0,), clock)[0]
+        first = interval(call, (0,), clock)[0]
         warmup = [
-            _interval(call, (number % inputs,), clock)[0]
-            for number in _until(tier.warmup_calls, tier.warmup_seconds, clock)
+            interval(call, (number % inputs,), clock)[0]
+            for number in until(tier.warmup_calls, tier.warmup_seconds, clock)
         ]
         batch = _batch(call, median(warmup or [first]), resolution, clock)
         picked = random.Random(seed).sample(range(tier.samples), min(keep, tier.samples))
         chosen = frozenset(picked)
         samples, kept = [], []
-        for number in _until(tier.samples, tier.seconds, clock):
+        for number in until(tier.samples, tier.seconds, clock):
             slots = tuple((number * batch + i) % inputs for i in range(batch))
-            elapsed, output = _interval(call, slots, clock)
+            elapsed, output = interval(call, slots, clock)
             samples.append(elapsed)
             if number in chosen:
                 kept.append(Kept(number, slots[-1], keep_as(output)))
@@ -230,11 +230,11 @@ def time_stages(
         first = _chain(steps, 0, clock)
         warmup = [
             _chain(steps, number % inputs, clock)
-            for number in _until(tier.warmup_calls, tier.warmup_seconds, clock)
+            for number in until(tier.warmup_calls, tier.warmup_seconds, clock)
         ]
         samples = [
             _chain(steps, number % inputs, clock)
-            for number in _until(tier.samples, tier.seconds, clock)
+            for number in until(tier.samples, tier.seconds, clock)
         ]
 
     def timing(pick: Callable[[tuple[int, ...]], int]) -> Timing:
@@ -268,8 +268,8 @@ def time_repeats(
     with no_collection():
         for number in range(pairs):
             slot = (number % inputs,)
-            fresh.append(_interval(call, slot, clock)[0])
-            repeated.append(_interval(call, slot, clock)[0])
+            fresh.append(interval(call, slot, clock)[0])
+            repeated.append(interval(call, slot, clock)[0])
     return tuple(fresh), tuple(repeated)
 
 
@@ -317,7 +317,7 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _until(count: int, seconds: float, clock: Clock) -> Iterator[int]:
+def until(count: int, seconds: float, clock: Clock) -> Iterator[int]:
     """0, 1, 2 … until both the count and the duration hold."""
     end = clock() + round(seconds * 1e9)
     for number in itertools.count():
@@ -326,7 +326,7 @@ def _until(count: int, seconds: float, clock: Clock) -> Iterator[int]:
         yield number
 
 
-def _interval(
+def interval(
     call: Callable[[int], object], slots: tuple[int, ...], clock: Clock
 ) -> tuple[int, object]:
     """Time of one call per slot, and what the last one answered."""
@@ -369,7 +369,7 @@ def _batch(call: Callable[[int], object], typical: float, resolution: int, clock
     if typical >= least:
         return 1
     size = 1
-    while min(_interval(call, (0,) * size, clock)[0] for _ in range(3)) < least:
+    while min(interval(call, (0,) * size, clock)[0] for _ in range(3)) < least:
         size *= 2
     return size
 

@@ -7,7 +7,7 @@ the manifest; image (n, h, w, 3), outputs of any kind, float32 or integer as the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,17 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput, Unsupported
 from harness.extras import require
-from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
+from harness.interfaces import (
+    ANSWERS,
+    RUNNERS,
+    Operator,
+    Outputs,
+    Runner,
+    RunOptions,
+    Session,
+)
 from harness.records import Artifact, TensorSpec
+from runners._profile_litert import profile
 
 
 @RUNNERS.register
@@ -40,6 +49,17 @@ class LitertCpu(Runner):
         litert = require("ai_edge_litert.interpreter", extra=self.extra)
         path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
         return LitertSession(_load(litert, path, artifact, options.threads), path, artifact)
+
+    def profile(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Sequence[NDArray[Any]],
+    ) -> Sequence[Operator]:
+        """Each operator alone, on made-up values: the interpreter has no profiler."""
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        return profile(path, options.threads, len(images))
 
 
 class LitertSession(Session):

@@ -15,8 +15,17 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput
 from harness.extras import require
-from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
+from harness.interfaces import (
+    ANSWERS,
+    RUNNERS,
+    Operator,
+    Outputs,
+    Runner,
+    RunOptions,
+    Session,
+)
 from harness.records import Artifact
+from runners._profile_ort import profile
 
 
 @RUNNERS.register
@@ -36,13 +45,8 @@ class OrtCpu(Runner):
         """
         ort = require("onnxruntime", extra=self.extra)
         path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        settings.log_severity_level = 3  # errors: a warning here is about speed on other devices
         try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            session = _session(ort, path, _settings(ort, options))
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
@@ -51,6 +55,36 @@ class OrtCpu(Runner):
                 f" ({_first_line(error)}): export {artifact.model} again"
             ) from error
         return OrtSession(session, path, artifact, str(ort.__version__))
+
+    def profile(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Sequence[NDArray[Any]],
+    ) -> Sequence[Operator]:
+        """By the profile that ONNX Runtime writes of itself."""
+        ort = require("onnxruntime", extra=self.extra)
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        return profile(
+            _settings(ort, options),
+            lambda settings: _session(ort, path, settings),
+            artifact.inputs[0].name,
+            images,
+        )
+
+
+def _settings(ort: Any, options: RunOptions) -> Any:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    settings.log_severity_level = 3  # errors: a warning here is about speed on other devices
+    return settings
+
+
+def _session(ort: Any, path: Path, settings: Any) -> Any:
+    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
 class OrtSession(Session):

@@ -15,7 +15,7 @@ import platform
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,17 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, BadInput, Unsupported
 from harness.extras import require
-from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
+from harness.interfaces import (
+    ANSWERS,
+    RUNNERS,
+    Operator,
+    Outputs,
+    Runner,
+    RunOptions,
+    Session,
+)
 from harness.records import Artifact
+from runners._profile_torch import profile
 
 Call = Callable[[Any], Any]
 
@@ -75,6 +84,26 @@ class TorchCpu(Runner):
                 f" export {artifact.model} again"
             ) from error
         return TorchSession(torch, call, artifact)
+
+    def profile(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Sequence[NDArray[Any]],
+    ) -> Sequence[Operator]:
+        """By torch.profiler.
+
+        Raises:
+            Unsupported: a compiled library, which is one operator to torch.
+        """
+        if artifact.format == "torch_aoti":
+            raise Unsupported(
+                "AOTInductor compiles the network into one library, in which torch's profiler sees"
+                " no operators: profile the export with package=export"
+            )
+        with self.open(artifact, folder, options) as session:
+            return profile(session.run, images)
 
 
 class TorchSession(Session):

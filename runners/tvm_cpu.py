@@ -9,6 +9,8 @@ import os
 import platform
 import struct
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,17 @@ from numpy.typing import NDArray
 
 from harness.errors import ArtifactDamaged, Unsupported
 from harness.extras import require
-from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
+from harness.interfaces import (
+    ANSWERS,
+    RUNNERS,
+    Operator,
+    Outputs,
+    Runner,
+    RunOptions,
+    Session,
+)
 from harness.records import Artifact
+from runners._profile_tvm import profile
 
 ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 """``e_machine`` of the ELF header (System V ABI, gabi chapter 4) for the machines people have."""
@@ -61,6 +72,18 @@ class TvmCpu(Runner):
         _set_threads(options.threads)
         return TvmSession(tvm, path, artifact)
 
+    def profile(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Sequence[NDArray[Any]],
+    ) -> Sequence[Operator]:
+        """By the virtual machine's calls before and after each kernel."""
+        with self.open(artifact, folder, options) as session:
+            assert isinstance(session, TvmSession)
+            return profile(session.machine, session.run, images, time.perf_counter_ns)
+
 
 class TvmSession(Session):
     """One loaded module. Its outputs are views of memory that TVM allocates on every run."""
@@ -77,7 +100,7 @@ class TvmSession(Session):
                 f"{path} is not a module that TVM can load ({reason[-1]}):"
                 f" export {artifact.model} again"
             ) from error
-        self._machine = machine
+        self.machine = machine
         self._from_dlpack = tvm.runtime.from_dlpack
         self._input = tvm.runtime.empty(artifact.inputs[0].shape, "float32", device)
         self._staging = np.from_dlpack(self._input)
@@ -95,7 +118,7 @@ class TvmSession(Session):
 
     def close(self) -> None:
         """Let go of the module."""
-        self._main = self._machine = None
+        self._main = self.machine = None
 
 
 def _import_runtime() -> Any:

@@ -234,8 +234,8 @@ def test_bars_carry_their_figures_with_units() -> None:
         )
         times = split(
             [
-                Bar(label="a", parts=(1.0, 7.0, 2.0), mark=10.4),
-                Bar(label="b", parts=(0.0, 0.0, 0.0)),
+                Bar(label="a", parts=(0.0, 1.0, 7.0, 2.0), mark=10.4),
+                Bar(label="b", parts=(0.0, 0.0, 0.0, 0.0)),
             ],
             key="s",
             title="t",

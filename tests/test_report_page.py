@@ -141,6 +141,9 @@ def test_tables_have_captions_and_as_many_cells_as_columns(tree: Tree) -> None:
         "results",
         "accuracy",
         "latency",
+        "advice",
+        "threads",
+        "scenarios",
         "parity",
         "artifacts",
     ]
@@ -154,7 +157,7 @@ def test_tables_have_captions_and_as_many_cells_as_columns(tree: Tree) -> None:
 
 def test_charts_say_in_words_what_they_show(tree: Tree) -> None:
     drawings = tree.root.find("svg")
-    assert len(drawings) == 9
+    assert len(drawings) == 11
     for drawing in drawings:
         assert drawing.attributes["role"] == "img"
         assert drawing.find("title")[0].content()

@@ -11,8 +11,9 @@ from harness.artifacts import GOLDEN_DATA
 from harness.commands.run import carry_out
 from harness.config import Latency, Matrix
 from harness.errors import BadConfig, DetbenchError
-from harness.plan import Plan, default_threads, plan_artifact
+from harness.plan import Plan, plan_artifact
 from harness.registry import ROOT
+from harness.sweep import default_threads
 from harness.timing import TIERS
 
 

@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import cli, config, machine, results
+import msgspec
+
+from harness import affinity, cli, config, machine, results
 from harness.config import Matrix
 from harness.errors import ResultsError
 from harness.execute import Execution
 from harness.plan import Plan, make_plan
 from harness.progress import Progress, clock
 from harness.provenance import git_revision
-from harness.records import RunRecord
+from harness.records import Measure, RunRecord
 from harness.registry import load_file
 from harness.requests import split
 from harness.summary import describe_plan, table
@@ -25,10 +27,24 @@ LISTS = ("models", "recipes", "exporters", "runners", "measures")
 
 def run(options: argparse.Namespace) -> int:
     """Plan, execute, report."""
-    matrix = config.load(options.matrix, overrides(options))
+    matrix = started(config.load(options.matrix, overrides(options)), options)
     for plugin in options.plugin:
         load_file(Path(plugin))
     return carry_out(make_plan(matrix, plugin_paths(options)), matrix, options)
+
+
+def started(matrix: Matrix, options: argparse.Namespace) -> Matrix:
+    """The matrix with the measures that options ask for beside it; binds to ``cpus`` first.
+
+    Raises:
+        BadConfig: cores that this process may not use.
+        Unsupported: the system cannot bind to cores.
+    """
+    if matrix.cpus:
+        affinity.bind(matrix.cpus)
+    extra: dict[Measure, bool] = {"profile": options.profile, "sustain": bool(options.sustain)}
+    more = tuple(name for name, asked in extra.items() if asked and name not in matrix.measures)
+    return msgspec.structs.replace(matrix, measures=(*matrix.measures, *more))
 
 
 def plugin_paths(options: argparse.Namespace) -> list[str]:
@@ -41,11 +57,17 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     for key in LISTS:
         if text := getattr(options, key, None):
             found[key] = split(text)
-    for key in ("weights", "labels", "data", "images", "name", "shards", "cluster"):
+    for key in ("weights", "labels", "data", "images", "name", "cpus", "shards", "cluster"):
         if (value := getattr(options, key, None)) is not None:
             found[key] = value
     if options.threads:
         found |= config.overrides([f"threads={options.threads}"])
+    if options.batches:
+        found |= config.overrides([f"batches={options.batches}"])
+    if options.pace:
+        found["latency.pace"] = options.pace
+    if options.sustain:
+        found["latency.sustain"] = options.sustain
     for key in ("audit", "skip_bad"):
         if getattr(options, key):
             found[key] = True

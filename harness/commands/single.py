@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness import config
-from harness.commands.run import carry_out, overrides, plugin_paths
+from harness.commands.run import carry_out, overrides, plugin_paths, started
 from harness.plan import plan_against, plan_artifact
 from harness.registry import load_file
 
@@ -30,7 +30,7 @@ def _measure(options: argparse.Namespace, measure: str) -> int:
     for plugin in options.plugin:
         load_file(Path(plugin))
     asked = {"name": f"{measure}-{options.artifact.name}", **overrides(options)}
-    matrix = config.load(None, {**asked, "measures": [measure]})
+    matrix = started(config.load(None, {**asked, "measures": [measure]}), options)
     folder, plugins = options.artifact.resolve(), plugin_paths(options)
     if against := getattr(options, "against", None):
         plan = plan_against(against.resolve(), folder, matrix, plugins)

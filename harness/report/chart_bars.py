@@ -21,8 +21,9 @@ from harness.report.figures import significant
 ROW_IN = 0.44
 BAR = 0.4
 FRAME_IN = 0.62
-HATCHES = ("////", "", "\\\\\\\\")
-STAGES = ("pre-processing", "inference", "decode + NMS")
+HATCHES = ("....", "////", "", "\\\\\\\\")
+STAGES = ("decoding the file", "pre-processing", "inference", "decode + NMS")
+NETWORK = STAGES.index("inference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,9 @@ def sizes(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
 
 
 def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
-    """Medians of the three stages in ms, stacked, with the end-to-end median as a line."""
+    """Medians of the `STAGES` in ms, stacked, with the end-to-end median as a line."""
     figure, axes = _frame(bars, "Latency, medians (ms)")
-    paints = (SERIES[4], SERIES[0], SERIES[3])
+    paints = (SERIES[2], SERIES[4], SERIES[0], SERIES[3])
     for place, bar in enumerate(bars):
         start = 0.0
         for stage, part in enumerate(bar.parts):
@@ -81,7 +82,7 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
                 part,
                 left=start,
                 height=BAR,
-                facecolor=paints[stage].stand_in if stage == 1 else SURFACE.stand_in,
+                facecolor=paints[stage].stand_in if stage == NETWORK else SURFACE.stand_in,
                 edgecolor=paints[stage].stand_in,
                 hatch=HATCHES[stage],
                 linewidth=0.9,
@@ -102,8 +103,9 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
     alt = "; ".join(_stages_said(bar) for bar in bars)
     share = max(bars, key=_outside)
     caption = (
-        "From left to right: pre-processing (rising stripes), inference (filled), decode + NMS"
-        " (falling stripes); the line and the figure are the end-to-end median."
+        "From left to right: decoding the picture file (dots, where it was timed), pre-processing"
+        " (rising stripes), inference (filled), decode + NMS (falling stripes); the line and the"
+        " figure are the end-to-end median."
         f" The network takes {100 * (1 - _outside(share)):.0f} % of the sum in {share.label}"
         f" and {100 * (1 - _outside(min(bars, key=_outside))):.0f} % in"
         f" {min(bars, key=_outside).label}."
@@ -120,12 +122,14 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
 def _outside(bar: Bar) -> float:
     """Share of the stages' sum that is not inference."""
     total = sum(bar.parts)
-    return 1 - bar.parts[1] / total if total else 0.0
+    return 1 - bar.parts[NETWORK] / total if total else 0.0
 
 
 def _stages_said(bar: Bar) -> str:
     parts = zip(STAGES, bar.parts, strict=True)
-    return f"{bar.label}: " + ", ".join(f"{stage} {significant(ms)} ms" for stage, ms in parts)
+    return f"{bar.label}: " + ", ".join(
+        f"{stage} {significant(ms)} ms" for stage, ms in parts if ms
+    )
 
 
 def _frame(bars: Sequence[Bar], label: str) -> tuple[Any, Any]:

@@ -6,25 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.extras import require
-from harness.report.chart_labels import spread
-from harness.report.chart_style import (
-    INK,
-    MUTED,
-    SMALL_PT,
-    SURFACE,
-    WIDTH_IN,
-    Look,
-    latency_axis,
-    new_figure,
-    text_size,
-)
+from harness.report.chart_ends import End, label_ends, label_room
+from harness.report.chart_style import SURFACE, Look, latency_axis, new_figure
 from harness.report.chart_svg import Chart, inline
 from harness.report.figures import significant
 
 HEIGHT_IN = 3.3
-LABEL_GAP_PX = 14.5
-MOST_LABEL_IN = 2.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +27,8 @@ class Series:
 def scaling(series: Sequence[Series], looks: Mapping[str, Look], *, key: str, title: str) -> Chart:
     """Draw lines (at least one, over at least two thread counts)."""
     counts = sorted({threads for line in series for threads in line.ms})
-    figure, axes = new_figure(
-        HEIGHT_IN, left=0.62, right=_label_room(series), top=0.14, bottom=0.52
-    )
+    room = label_room([line.label for line in series])
+    figure, axes = new_figure(HEIGHT_IN, left=0.62, right=room, top=0.14, bottom=0.52)
     everything = [value for line in series for value in line.ms.values()]
     latency_axis(axes.yaxis, min(v[1] for v in everything), max(v[2] for v in everything))
     axes.set_xlim(-0.25, len(counts) - 1 + 0.12)
@@ -51,7 +37,8 @@ def scaling(series: Sequence[Series], looks: Mapping[str, Look], *, key: str, ti
     axes.set_ylabel("Inference latency, median (ms)")
     for line in series:
         _draw(axes, line, looks[line.series], counts)
-    _label_ends(axes, series, counts)
+    ends = [(max(line.ms), line) for line in series]
+    label_ends(axes, [End(line.label, counts.index(t), line.ms[t][0]) for t, line in ends])
     alt = "; ".join(_said(line) for line in series)
     return Chart(
         key=key,
@@ -86,47 +73,6 @@ def _draw(axes: Any, line: Series, look: Look, counts: Sequence[int]) -> None:
         linestyle=(0, (5, 2)) if line.hollow else "-",
         zorder=4,
     )
-
-
-def _label_ends(axes: Any, series: Sequence[Series], counts: Sequence[int]) -> None:
-    """Names at the right edge, moved apart, each tied to the end of its line."""
-    area = axes.get_window_extent()
-    transform, inverse = axes.transData, axes.transData.inverted()
-    ends = []
-    for line in series:
-        last = max(line.ms)
-        ends.append(transform.transform((counts.index(last), line.ms[last][0])))
-    heights = spread([float(end[1]) for end in ends], LABEL_GAP_PX, area.y0, area.y1)
-    for line, end, height in zip(series, ends, heights, strict=True):
-        start = inverse.transform((end[0] + 5, end[1]))
-        stop = inverse.transform((area.x1 + 6, height))
-        axes.plot(
-            [start[0], stop[0]],
-            [start[1], stop[1]],
-            color=MUTED.stand_in,
-            linewidth=0.5,
-            clip_on=False,
-            zorder=1,
-        )
-        x, y = inverse.transform((area.x1 + 8, height))
-        axes.text(
-            x,
-            y,
-            line.label,
-            fontsize=SMALL_PT,
-            color=INK.stand_in,
-            va="center_baseline",
-            ha="left",
-            clip_on=False,
-        )
-
-
-def _label_room(series: Sequence[Series]) -> float:
-    """Inches at the right that the longest name needs, within reason."""
-    figure = require("matplotlib.figure", extra="report").Figure()
-    require("matplotlib.backends.backend_agg", extra="report").FigureCanvasAgg(figure)
-    longest = max(text_size(figure, line.label, SMALL_PT)[0] for line in series) / figure.dpi
-    return min(float(longest) + 0.2, MOST_LABEL_IN, WIDTH_IN / 2)
 
 
 def _gain(line: Series) -> float:

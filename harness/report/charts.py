@@ -102,8 +102,8 @@ def sections(found: Sequence[Group], timings: Timings, metric: str) -> tuple[Sec
             painter.section(
                 "split",
                 "Where the time goes",
-                "One image from pixels to boxes, each export at its fastest number of threads (T),"
-                " fastest first.",
+                "One image from its file to boxes, each export at its fastest number of threads"
+                " (T), fastest first.",
                 painter.split,
                 "Pre-processing, inference and decoding were not timed, or too few times.",
             ),
@@ -153,7 +153,7 @@ class _Painter:
 
     def tradeoff(self, group: Group) -> Chart | None:
         """One model's rows, named by export."""
-        names = _short_names(group.rows)
+        names = short_names(group.rows)
         points = [
             point
             for row in self._fastest(group.rows)
@@ -212,7 +212,7 @@ class _Painter:
         return Point(
             label=label,
             series=series,
-            hollow=_is_float(row),
+            hollow=is_float(row),
             counts=not row.tainted,
             ms=(pace.p50 / NS_PER_MS, pace.low / NS_PER_MS, pace.high / NS_PER_MS),
             score=(100 * found.value, 100 * min(low, found.value), 100 * max(high, found.value)),
@@ -220,7 +220,7 @@ class _Painter:
 
     def threads(self, group: Group) -> Chart | None:
         """One model's pairs over the thread counts they were timed with."""
-        names = _short_names(group.rows)
+        names = short_names(group.rows)
         lines: dict[str, Series] = {}
         for row in group.rows:
             pace = self.timings.pace(row)
@@ -231,7 +231,7 @@ class _Painter:
             lines[row.pair] = Series(
                 label=names[row.pair],
                 series=row.runner,
-                hollow=_is_float(row),
+                hollow=is_float(row),
                 ms={**(before.ms if before else {}), row.threads: ms},
             )
         ranked = sorted(lines.values(), key=lambda line: min(v[0] for v in line.ms.values()))
@@ -247,18 +247,23 @@ class _Painter:
 
     def split(self, group: Group) -> Chart | None:
         """One model's pairs, each at its fastest number of threads."""
-        names = _short_names(group.rows)
+        names = short_names(group.rows)
         bars = []
         for row in self._fastest(group.rows):
             parts = self.timings.stages(row)
             if len(parts) < len(STAGES):
                 continue
+            file = self.timings.pace(row, "latency.decode_image")
+            parts = (*((file,) if file else ()), *parts)
             end = self.timings.pace(row, END_TO_END)
             bars.append(
                 Bar(
                     label=f"{names[row.pair]}, {row.threads}T",
-                    parts=tuple(part.p50 / NS_PER_MS for part in parts),
-                    hollow=_is_float(row),
+                    parts=(
+                        *(() if file else (0.0,)),
+                        *(part.p50 / NS_PER_MS for part in parts),
+                    ),
+                    hollow=is_float(row),
                     mark=end.p50 / NS_PER_MS if end else None,
                 )
             )
@@ -275,7 +280,7 @@ class _Painter:
         for row in group.rows:
             if row.size_bytes:
                 bar = Bar(
-                    label=row.export, parts=(row.size_bytes / BYTES_PER_MB,), hollow=_is_float(row)
+                    label=row.export, parts=(row.size_bytes / BYTES_PER_MB,), hollow=is_float(row)
                 )
                 found.setdefault(row.export, bar)
         bars = sorted(found.values(), key=lambda bar: (bar.parts[0], bar.label))[:MOST_BARS]
@@ -296,7 +301,7 @@ class _Painter:
         return [row for _, row in best.values()]
 
 
-def _short_names(rows: Sequence[Row]) -> dict[str, str]:
+def short_names(rows: Sequence[Row]) -> dict[str, str]:
     """The export alone where it has one runner, else export and runner."""
     runners: dict[str, set[str]] = {}
     for row in rows:
@@ -307,7 +312,7 @@ def _short_names(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _is_float(row: Row) -> bool:
+def is_float(row: Row) -> bool:
     return row.artifact is not None and row.artifact.precision == "float32"
 
 

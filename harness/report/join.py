@@ -211,6 +211,8 @@ def _telling_options(cells: Iterable[Cell]) -> dict[str, set[str]]:
     for cell in cells:
         options = seen.setdefault(cell.exporter, {})
         for key, value in cell.export_options.items():
+            if key == "batch":  # said with the runner, and no other export for accuracy
+                continue
             options.setdefault(key, set()).add(repr(value))
     return {
         exporter: {key for key, values in options.items() if len(values) > 1}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from harness.devices.names import Devices
 from harness.devices.published import Published
-from harness.report import charts, scores
+from harness.report import beyond, charts, pressed, scaling, scores
+from harness.report.advice import advice_table
 from harness.report.binding import bind, comment
 from harness.report.data import RunData
 from harness.report.details import accuracy_table, latency_table, parity_table
@@ -28,6 +29,7 @@ from harness.report.join import Joined, join
 from harness.report.looking import Looks, looks
 from harness.report.method import method
 from harness.report.overview import accounting, overview
+from harness.report.profile import profile_table
 from harness.report.tables import Table
 from harness.report.timings import Timings
 from harness.report.verdict import Judge, Judgement
@@ -115,12 +117,19 @@ def page(
         several_datasets=len({row.dataset for row in joined.rows}) > 1,
         accounting=accounting(joined),
         results=overview(joined, timings, metric, references, chosen, smoke),
-        sections=charts.sections(groups, timings, metric),
+        sections=(
+            *charts.sections(groups, timings, metric),
+            *beyond.sections(groups, joined, timings),
+        ),
         looking=looks(runs, groups, by_group, pictures=pictures),
         details=(
             accuracy_table(joined),
             fidelity_table(joined),
             latency_table(joined, timings),
+            advice_table(joined, timings),
+            scaling.advice_table(joined, timings, judge.floors),
+            pressed.three_latencies(joined, timings),
+            *_if_any(profile_table(joined), pressed.heat_table(joined)),
             parity_table(joined),
         ),
         devices=section(runs, joined, timings, devices or Devices({}), published),
@@ -132,6 +141,10 @@ def page(
         method=method(margin),
     )
     return content, joined, timings
+
+
+def _if_any(*tables: Table) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table.lines)
 
 
 def _floor(run: RunData) -> float | None:
