@@ -14,6 +14,7 @@ def add_results_commands(commands: Commands) -> None:
     _verify(commands)
     _results(commands)
     _pack(commands)
+    _history(commands)
 
 
 def _compare(commands: Commands) -> None:
@@ -120,4 +121,13 @@ def _pack(commands: Commands) -> None:
     )
     parser.add_argument("artifacts", nargs="+", type=Path, help="folders made by detbench export")
     parser.add_argument("-o", "--output", type=Path, default=Path("bundle.zip"))
+    add_json(parser)
+
+
+def _history(commands: Commands) -> None:
+    parser = add(
+        commands, "history", "history", "Find where a row got faster or slower, as a step in time."
+    )
+    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    parser.add_argument("--metric", default="latency.inference", help="a time with samples")
     add_json(parser)

@@ -15,6 +15,7 @@ from harness.records import Measurement, RunRecord
 from harness.report import scores, timings
 from harness.report.join import Row
 from harness.report.timings import END_TO_END, INFERENCE, Pace, Timings
+from harness.rounds import interleaved
 from harness.stats import Verdict
 
 TIMED = {"inference": INFERENCE, "end to end": END_TO_END}
@@ -110,6 +111,10 @@ class Comparison:
 
     def doubt(self, pair: Pair) -> str:
         """Why times of this pair prove nothing, if so."""
+        a, b = pair.a.latency, pair.b.latency
+        folders = [self.paired.folders[row.run] for row in (pair.a, pair.b)]
+        if a and b and folders[0] == folders[1] and not interleaved(a, b):
+            return "they did not take turns: time them again under one name"
         for name, row in (("A", pair.a), ("B", pair.b)):
             if self.paired.tier(row) == "smoke":
                 return f"{name} was timed with tier smoke, which is for tests"

@@ -145,7 +145,8 @@ def _cell(row: Row) -> Cell:
 
 
 def _label(row: Row, with_machine: bool) -> str:
-    threads = f", {row.threads} thread{'' if row.threads == 1 else 's'}" if row.latency else ""
+    timed = row.latency_entry is not None
+    threads = f", {row.threads} thread{'' if row.threads == 1 else 's'}" if timed else ""
     where = f" ({row.machine})" if with_machine else ""
     return f"{row.model} {row.pair}{threads}{where}"
 

@@ -106,14 +106,14 @@ def as_json(paired: Paired, deltas: Sequence[Delta], outcomes: Sequence[Outcome]
 
 def unlike_lines(paired: Paired, deltas: Sequence[Delta]) -> list[str]:
     """What differs beside the rows' figures, the sides' first; said even where it is nothing."""
-    found = [f"unlike: {_unlike(item)}" for item in paired.unlike]
+    found = [f"unlike {_unlike(item)}" for item in paired.unlike]
     by_text: dict[str, list[str]] = {}
     for delta in deltas:
         for item in delta.pair.unlike:
             by_text.setdefault(_unlike(item), []).append(delta.pair.label)
     for said, labels in by_text.items():
         where = "every row" if len(labels) == len(deltas) else _named(labels)
-        found.append(f"unlike in {where}: {said}")
+        found.append(f"unlike {said} in {where}")
     return found or ["both sides are alike in machine, versions and artifacts"]
 
 
