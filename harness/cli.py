@@ -122,6 +122,17 @@ def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--audit", action="store_true", help="hold the COCO figures to pycocotools' own"
     )
+    group.add_argument(
+        "--until",
+        metavar="'drop < 1 AP'",
+        help="end a compressed model's evaluation when this is answered: points of AP, AP50, VOC07"
+        " or VOC12 against its float parent",
+    )
+    group.add_argument(
+        "--decoding",
+        metavar="POLICY",
+        help="decode by this policy in place of the model's own, such as pytorch-ssd",
+    )
     group.add_argument("--tier", choices=["smoke", "rapid", "quick", "normal"])
     group.add_argument(
         "--set",

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.accuracy import stopping
 from harness.errors import BadConfig
+from harness.policies import policy
 from harness.records import Measure, Record
 from harness.requests import scalar, split
 from harness.units import parse_period_ns, parse_seconds
@@ -46,6 +48,21 @@ class Latency(Record, frozen=True, kw_only=True):
     sustain: str = "10min"
 
 
+class Accuracy(Record, frozen=True, kw_only=True):
+    """How detections are scored.
+
+    ``score`` and ``iou`` are those of precision, recall and F1; without ``score`` it is the one
+    from which the model's own application shows detections. ``until`` ends a compressed model's
+    evaluation when a question is answered, such as ``drop < 1 AP``; ``seed`` then orders the
+    images.
+    """
+
+    score: float | None = None
+    iou: float = 0.5
+    until: str | None = None
+    seed: int = 0
+
+
 class Matrix(Record, frozen=True, kw_only=True):
     """A planned benchmark. ``None`` means: whatever is installed here, or fits this machine."""
 
@@ -65,6 +82,8 @@ class Matrix(Record, frozen=True, kw_only=True):
     images: int = 300
     calibration: Calibration = Calibration()
     latency: Latency = Latency()
+    accuracy: Accuracy = Accuracy()
+    decoding: str | None = None
     timeout_s: int = 600
     jobs: int | None = None
     audit: bool = False
@@ -158,6 +177,18 @@ def _check(matrix: Matrix, where: str) -> None:
     for key, value in positive.items():
         if value < 1:
             raise BadConfig(f"'{key}' of {where} is {value}, expected at least 1")
+    for key, share in (("score", matrix.accuracy.score), ("iou", matrix.accuracy.iou)):
+        if share is not None and not 0 < share <= 1:
+            raise BadConfig(f"'accuracy.{key}' of {where} is {share}, expected above 0 and up to 1")
+    if matrix.decoding is not None:
+        policy(matrix.decoding)
+    if matrix.accuracy.until is not None:
+        stopping.parse(matrix.accuracy.until)
+        if matrix.shards > 1 or matrix.cluster:
+            raise BadConfig(
+                f"'accuracy.until' of {where} looks at images in one order, which shards do not"
+                " keep: leave out one of them"
+            )
     if matrix.latency.pace is not None:
         parse_period_ns(matrix.latency.pace, "the pace")
     parse_seconds(matrix.latency.sustain, "the duration of a sustained run")

@@ -77,6 +77,16 @@ def load(path: Path) -> Found:
         raise ResultsError(f"detections {path} cannot be read ({error}): delete them") from None
 
 
+def of_names(found: Found, names: Sequence[str]) -> list[Detections] | None:
+    """What was found in the images called ``names``, in that order; None where one is missing."""
+    if found.names == names:
+        return found.detections
+    places = {name: place for place, name in enumerate(found.names)}
+    if not all(name in places for name in names):
+        return None
+    return [found.detections[places[name]] for name in names]
+
+
 def _stacked(items: Sequence[Detections] | Sequence[Truth]) -> dict[str, Any]:
     """All rows of all images, field by field, and how many each image has; None is left out."""
     if not items:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from harness.accuracy import compare, evaluate
 from harness.accuracy.audit import by_pycocotools
 from harness.cache import sha256_text
-from harness.detections import Found, load, save
+from harness.detections import Found, load, of_names, save
+from harness.early import Ended, quoted, record
 from harness.errors import BadConfig, BadInput
 from harness.fidelity import fidelity
 from harness.interfaces import Detections, Truth
+from harness.policies import describe
 from harness.records import Artifact, Measurement
 from harness.registry import suggest
 from harness.tasks import MeasureTask
@@ -24,7 +26,11 @@ AUDIT_TOLERANCE = 1e-9
 
 
 def score(
-    task: MeasureTask, artifact: Artifact, where: Mapping[str, str], found: Found
+    task: MeasureTask,
+    artifact: Artifact,
+    where: Mapping[str, str],
+    found: Found,
+    ended: Ended | None = None,
 ) -> list[Measurement]:
     """All accuracy figures of what was found, with data set and split in their conditions.
 
@@ -32,6 +38,7 @@ def score(
 
     Args:
         where: ``dataset`` and ``split``, the names of the data set's parts.
+        ended: how the evaluation ended, where a question could end it.
 
     Raises:
         BadInput: nothing was found to be scored, or pycocotools disagrees.
@@ -43,18 +50,28 @@ def score(
     sizes = found.sizes or ()
     figures: list[Measurement] = []
     if found.truths is not None:
-        figures += evaluate(found.truths, found.detections, sizes, artifact.labels)
+        figures += evaluate(
+            found.truths,
+            found.detections,
+            sizes,
+            artifact.labels,
+            shown_score=task.accuracy.score or artifact.decoding.shown_score,
+            shown_iou=task.accuracy.iou,
+        )
         if task.audit:
             check_by_pycocotools(figures, found.truths, found.detections, len(artifact.labels))
     parent = load(Path(task.reference)) if task.reference else None
-    if parent is not None and parent.names == found.names:
-        same = parent.detections, found.detections, sizes, artifact.labels
-        figures += compare(found.truths, *same) if found.truths is not None else ()
+    theirs = of_names(parent, found.names) if parent is not None else None
+    if theirs is not None:
+        same = theirs, found.detections, sizes, artifact.labels
+        changes = compare(found.truths, *same) if found.truths is not None else ()
+        figures += quoted(changes, ended) if ended else changes
         figures += fidelity(found.names, *same)
     placed = [
         msgspec.structs.replace(item, conditions={**where, **item.conditions}) for item in figures
     ]
-    return [*placed, _images(artifact, where, found)]
+    why = [record(ended, task.accuracy.seed)] if ended else []
+    return [*placed, *why, _images(artifact, where, found)]
 
 
 def check_by_pycocotools(
@@ -106,6 +123,7 @@ def _images(artifact: Artifact, where: Mapping[str, str], found: Found) -> Measu
             **where,
             "sha256": sha256_text(digests),
             "labelled": found.truths is not None,
+            "decoding": describe(artifact.decoding),
             "score_threshold": artifact.decoding.score_threshold,
             "max_detections": artifact.decoding.max_detections,
         },

@@ -310,6 +310,8 @@ class Execution:
             audit=self.matrix.audit,
             plugins=planned.plugins,
             skip_bad=self.matrix.skip_bad,
+            accuracy=self.matrix.accuracy,
+            decoding=self.matrix.decoding,
         )
 
     def _child(self, task: MeasureTask, name: str) -> ChildResult:

@@ -8,7 +8,7 @@ own, the same for every runtime.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import artifacts, latency, profiling, sustained
+from harness.accuracy import stopping
 from harness.datasets import open_dataset
 from harness.datasets.golden import GoldenImages
 from harness.detections import load, save
+from harness.early import Ended, score_until
 from harness.errors import Unsupported
 from harness.evaluation import class_map, score
 from harness.images import Preprocessor
 from harness.interfaces import RUNNERS, Dataset, Detections, Runner, RunOptions
 from harness.memory import Baseline, baseline, peak_above
 from harness.opened import Opened
+from harness.policies import decoded_by
 from harness.records import Artifact, Measurement
 from harness.scoring import Pass, merge, run_over, shard_range
 from harness.tasks import ChildResult, MeasureTask
+
+Prepared = tuple[NDArray[Any], tuple[int, int]]
+"""The network's input, and the (height, width) of the picture that it was made of."""
 
 
 def measure(task: MeasureTask) -> ChildResult:
@@ -40,7 +46,7 @@ def measure(task: MeasureTask) -> ChildResult:
         MissingExtra: the runtime is not installed.
     """
     folder = Path(task.folder)
-    artifact = artifacts.load(folder)
+    artifact = decoded_by(artifacts.load(folder), task.decoding)
     batch = artifact.inputs[0].shape[0]
     if batch != task.cell.batch:
         raise Unsupported(
@@ -137,30 +143,62 @@ def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:
     data: Dataset = open_dataset(task.cell.dataset, limit=task.images, skip_bad=task.skip_bad)
     artifact = opened.artifact
     where = {"dataset": data.name, "split": data.split}
-    to_model = class_map(data.labels, artifact.labels, ":".join(where.values()))
 
-    def model(image: NDArray[np.uint8], lap: Callable[[str], None]) -> Detections:
-        prepared = opened.feed([image])
-        lap("preprocess")
-        answer = opened.session.run(prepared)
-        lap("inference")
-        (found,) = opened.detect(answer, [(image.shape[0], image.shape[1])])
-        lap("postprocess")
-        return found
+    def run(indices: Sequence[int], first: bool) -> Pass:
+        dropped = data.dropped if first else ()
+        return pass_over(opened, data, indices, skip_bad=task.skip_bad, dropped=dropped)
 
-    seen = run_over(
-        data,
-        shard_range(len(data), task.shard or 0, task.shards),
-        model,
-        to_model=to_model if data.labelled else None,
-        calibration=artifact.calibration,
-        skip_bad=task.skip_bad,
-        dropped=() if task.shard else data.dropped,
-    )
+    parent = load(Path(task.reference)) if task.reference else None
+    if task.accuracy.until and data.labelled and parent is not None:
+        question, seed = stopping.parse(task.accuracy.until), task.accuracy.seed
+        ended = score_until(question, len(data), run, parent, len(artifact.labels), seed)
+        return _scored(task, artifact, where, ended.seen, ended)
+    seen = run(shard_range(len(data), task.shard or 0, task.shards), not task.shard)
     if task.shard is not None:
         save(Path(str(task.detections)), seen.found)
         return list(seen.measurements)
     return _scored(task, artifact, where, seen)
+
+
+def pass_over(
+    opened: Opened,
+    data: Dataset,
+    indices: Sequence[int],
+    *,
+    skip_bad: bool = False,
+    dropped: Sequence[str] = (),
+) -> Pass:
+    """What an opened artifact finds in the images ``indices`` of ``data``, see `run_over`.
+
+    Raises:
+        BadConfig: the data set has a class that the model does not know.
+        BadImage, BadAnnotation: one of the images, where bad ones are not left out.
+    """
+
+    def prepare(image: NDArray[np.uint8]) -> Prepared:
+        return opened.feed([image]), (image.shape[0], image.shape[1])
+
+    def model(prepared: Prepared, lap: Callable[[str], None]) -> Detections:
+        given, size = prepared
+        answer = opened.session.run(given)
+        lap("inference")
+        (found,) = opened.detect(answer, [size])
+        lap("postprocess")
+        return found
+
+    labels = opened.artifact.labels
+    return run_over(
+        data,
+        indices,
+        model,
+        prepare=prepare,
+        to_model=class_map(data.labels, labels, f"{data.name}:{data.split}")
+        if data.labelled
+        else None,
+        calibration=opened.artifact.calibration,
+        skip_bad=skip_bad,
+        dropped=dropped,
+    )
 
 
 def merge_parts(task: MeasureTask) -> ChildResult:
@@ -170,7 +208,7 @@ def merge_parts(task: MeasureTask) -> ChildResult:
         ArtifactDamaged: the artifact is not what its manifest says.
         ResultsError: what a shard found cannot be read.
     """
-    artifact = artifacts.load(Path(task.folder))
+    artifact = decoded_by(artifacts.load(Path(task.folder)), task.decoding)
     data = open_dataset(task.cell.dataset, limit=task.images, skip_bad=task.skip_bad)
     parts = [Pass(load(Path(part.detections)), part.measurements) for part in task.parts]
     where = {"dataset": data.name, "split": data.split}
@@ -179,10 +217,14 @@ def merge_parts(task: MeasureTask) -> ChildResult:
 
 
 def _scored(
-    task: MeasureTask, artifact: Artifact, where: Mapping[str, str], seen: Pass
+    task: MeasureTask,
+    artifact: Artifact,
+    where: Mapping[str, str],
+    seen: Pass,
+    ended: Ended | None = None,
 ) -> list[Measurement]:
     begun = time.perf_counter_ns()
-    scores = score(task, artifact, where, seen.found)
+    scores = score(task, artifact, where, seen.found, ended)
     scoring = Measurement(
         metric="time.scoring",
         value=float(time.perf_counter_ns() - begun),

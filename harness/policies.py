@@ -23,8 +23,8 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import BadConfig, UnknownName
-from harness.records import Decoding
+from harness.errors import BadConfig, UnknownName, Unsupported
+from harness.records import Artifact, Decoding
 from harness.registry import suggest
 
 POLICIES: dict[str, Decoding] = {
@@ -77,6 +77,27 @@ def policy(name: str, **changes: Any) -> Decoding:
         raise BadConfig(f"decoding policy '{name}' cannot be changed so: {error}") from None
     check(changed)
     return changed
+
+
+def decoded_by(artifact: Artifact, name: str | None) -> Artifact:
+    """``artifact`` with the policy called ``name`` in place of its own; as it is without a name.
+
+    What belongs to the network stays: how it scores, and the scale of its offsets.
+
+    Raises:
+        UnknownName: no such policy.
+        Unsupported: the artifact's own graph decodes.
+    """
+    if name is None:
+        return artifact
+    if artifact.output_kind == "detections":
+        raise Unsupported(
+            f"{artifact.id} holds its suppression in its graph, so it cannot be decoded by"
+            f" '{name}': export it without"
+        )
+    own = artifact.decoding
+    kept = {key: getattr(own, key) for key in ("score", "center_variance", "size_variance")}
+    return msgspec.structs.replace(artifact, decoding=policy(name, **kept))
 
 
 def check(decoding: Decoding) -> None:

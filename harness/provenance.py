@@ -24,6 +24,7 @@ MEASURE_SOURCES = (
     "harness/boxes.py",
     "harness/decode.py",
     "harness/detections.py",
+    "harness/early.py",
     "harness/evaluation.py",
     "harness/fidelity.py",
     "harness/images.py",
@@ -32,7 +33,9 @@ MEASURE_SOURCES = (
     "harness/outputs.py",
     "harness/opened.py",
     "harness/parity.py",
+    "harness/policies.py",
     "harness/scoring.py",
+    "harness/suppression.py",
     "harness/threads.py",
     "harness/timing.py",
 )

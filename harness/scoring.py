@@ -9,8 +9,10 @@ those of one pass over all images, to the last bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,25 @@ from harness.records import CalibrationList, Measurement
 
 SHOWN = 50
 """Bad images that a record names; all are counted."""
-STAGES = ("image", "preprocess", "inference", "postprocess")
+STAGES = ("image", "preprocess", "inference", "postprocess", "wall")
 OVERLAP, SKIPPED = "accuracy.calibration_overlap", "accuracy.skipped"
 
-Model = Callable[[NDArray[np.uint8], Callable[[str], None]], Detections]
-"""Finds objects in one picture; calls back with each stage's name when that stage is done."""
+AHEAD = 4
+"""Pictures that are read and prepared while the model runs."""
+Model = Callable[[Any, Callable[[str], None]], Detections]
+"""Finds objects in one prepared picture; calls back with a stage's name when that stage is done."""
+
+
+class _Read(NamedTuple):
+    """One image, read and prepared, and how long both took."""
+
+    truth: Truth | None
+    size: tuple[int, int]
+    digest: str
+    prepared: Any
+    calibrated: bool
+    image_ns: int
+    preprocess_ns: int
 
 
 class Pass(NamedTuple):
@@ -47,6 +63,7 @@ def run_over(
     indices: Iterable[int],
     model: Model,
     *,
+    prepare: Callable[[NDArray[np.uint8]], Any] | None = None,
     to_model: NDArray[np.int64] | None,
     calibration: CalibrationList | None,
     skip_bad: bool,
@@ -54,7 +71,11 @@ def run_over(
 ) -> Pass:
     """Detect in the images ``indices`` of ``data``.
 
+    Another thread reads and prepares the next pictures while the model runs on one; what is found
+    does not depend on it.
+
     Args:
+        prepare: makes the model's input of a picture; without it the model takes the picture.
         to_model: index into the model's labels for each of the data set's; None without ground
             truth.
         calibration: the images that calibrated the model, to count those that are scored as well.
@@ -68,23 +89,52 @@ def run_over(
     found = Found([], [], [], [], [] if to_model is not None else None)
     bad: list[dict[str, str]] = [{"id": "", "reason": reason} for reason in dropped]
     common = 0
-    for index in indices:
+
+    def read(index: int) -> _Read:
+        begun = time.perf_counter_ns()
+        truth = _truth(data, index, to_model)
+        image = data.image(index)
+        digest = data.digest(index)
+        there = time.perf_counter_ns()
+        prepared = image if prepare is None else prepare(image)
+        ready = time.perf_counter_ns()
+        own = bool(known) and (digest in known or pixels_digest(image) in known)
+        size = (image.shape[0], image.shape[1])
+        return _Read(truth, size, digest, prepared, own, there - begun, ready - there)
+
+    begun = time.perf_counter_ns()
+    for index, reading in _ahead(read, indices):
         try:
-            clock.start()
-            truth = _truth(data, index, to_model)
-            image = data.image(index)
-            digest = data.digest(index)
-            clock.lap("image")
+            one = reading.result()
         except (BadImage, BadAnnotation) as error:
             if not skip_bad:
                 raise type(error)(f"{error}, or leave such images out with --skip-bad") from error
             bad.append({"id": data.image_id(index), "reason": str(error)})
             continue
-        _append(found, data.image_id(index), model(image, clock.lap), image, digest, truth)
-        if known:
-            common += digest in known or pixels_digest(image) in known
+        clock.add("image", one.image_ns)
+        clock.add("preprocess", one.preprocess_ns)
+        clock.start()
+        _append(found, data.image_id(index), model(one.prepared, clock.lap), one)
+        common += one.calibrated
+    clock.add("wall", time.perf_counter_ns() - begun)
     measurements = [*clock.measurements(len(found.names)), _overlap(common, calibration)]
     return Pass(found, (*measurements, _skipped(len(bad), bad)))
+
+
+def _ahead(
+    read: Callable[[int], _Read], indices: Iterable[int]
+) -> Iterator[tuple[int, Future[_Read]]]:
+    """Each index with its reading, in order; `AHEAD` more are read meanwhile, one at a time."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[tuple[int, Future[_Read]]] = deque()
+        try:
+            for index in indices:
+                waiting.append((index, reader.submit(read, index)))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
 def calibrating(calibration: CalibrationList | None) -> frozenset[str]:
@@ -110,21 +160,14 @@ def merge(passes: Sequence[Pass]) -> Pass:
     return Pass(found, tuple(_added([column[name] for column in columns]) for name in columns[0]))
 
 
-def _append(
-    found: Found,
-    name: str,
-    detections: Detections,
-    image: NDArray[np.uint8],
-    digest: str,
-    truth: Truth | None,
-) -> None:
+def _append(found: Found, name: str, detections: Detections, one: _Read) -> None:
     found.names.append(name)
     found.detections.append(detections)
     if found.sizes is not None and found.digests is not None:
-        found.sizes.append((image.shape[0], image.shape[1]))
-        found.digests.append(digest)
-    if found.truths is not None and truth is not None:
-        found.truths.append(truth)
+        found.sizes.append(one.size)
+        found.digests.append(one.digest)
+    if found.truths is not None and one.truth is not None:
+        found.truths.append(one.truth)
 
 
 def _truth(data: Dataset, index: int, to_model: NDArray[np.int64] | None) -> Truth | None:
@@ -179,6 +222,9 @@ class _Clock:
         now = time.perf_counter_ns()
         self._spent[stage] += now - self._since
         self._since = now
+
+    def add(self, stage: str, spent: int) -> None:
+        self._spent[stage] += spent
 
     def measurements(self, images: int) -> list[Measurement]:
         return [

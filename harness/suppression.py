@@ -21,58 +21,35 @@ from numpy.typing import NDArray
 from harness import boxes as geometry
 from harness.records import Decoding
 
+Boxes = NDArray[np.float64]
 Indices = NDArray[np.int64]
+AHEAD = 4
+"""Boxes that are tried first, as a multiple of the survivors that are wanted."""
+BLOCK = 64
+"""Boxes of a class that are compared with each other at once."""
 
 
-def hard(boxes: NDArray[np.float64], labels: Indices, decoding: Decoding) -> Indices:
+def hard(boxes: Boxes, labels: Indices, decoding: Decoding) -> Indices:
     """Indices of the boxes that survive, ascending, at most ``max_detections``.
+
+    A box depends on better ones only, so where so many survivors are enough, the best boxes are
+    tried first and the others only when those leave too few.
 
     Args:
         boxes: ``(n, 4)`` corner form, best first.
         labels: ``(n,)`` class of each box; classes do not touch each other.
     """
-    grouped = np.argsort(labels, kind="stable")  # each class's boxes in a row, best first
-    owners = labels[grouped]
-    ends = np.searchsorted(owners, owners, side="right").tolist()
-    places = np.empty_like(grouped)
-    places[grouped] = np.arange(len(grouped))
-    reach, areas = _sides(boxes[grouped])
-    threshold, epsilon = decoding.iou_threshold, decoding.iou_epsilon
-    gone = np.zeros(len(boxes), dtype=np.bool_)
-    flags = gone.data  # reads a single flag faster than the array does
-    kept: list[int] = []
-    room = dict.fromkeys(ends, decoding.max_per_class)
-    limit = len(boxes) if decoding.max_detections is None else decoding.max_detections
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is no overlap: not above any
-        for index, place in enumerate(places.tolist()):
-            if flags[place]:
-                continue
-            kept.append(index)
-            if len(kept) == limit:
-                break
-            end = ends[place]
-            rest = slice(place + 1, end)
-            left = room[end]
-            if left is not None:
-                room[end] = left - 1
-                if left == 1:
-                    gone[rest] = True
-                    continue
-            near = np.minimum(reach[:, rest], reach[:, place, None])
-            sides = near[:2] + near[2:]
-            np.maximum(sides, 0.0, out=sides)
-            inter = sides[0] * sides[1]
-            union = areas[rest] + areas[place]
-            union -= inter
-            if epsilon:
-                union += epsilon
-            inter /= union
-            gone[rest] |= inter > threshold
-    return np.array(kept, dtype=np.int64)
+    limit = decoding.max_detections
+    tried = len(boxes) if limit is None else AHEAD * limit
+    while True:
+        kept = _survivors(boxes[:tried], labels[:tried], decoding)
+        if tried >= len(boxes) or (limit is not None and len(kept) >= limit):
+            return kept[:limit]
+        tried *= AHEAD
 
 
 def soft(
-    boxes: NDArray[np.float64],
+    boxes: Boxes,
     labels: Indices,
     scores: NDArray[np.float32],
     decoding: Decoding,
@@ -114,6 +91,62 @@ def soft(
     return index[order], new[order]
 
 
+def _survivors(boxes: Boxes, labels: Indices, decoding: Decoding) -> Indices:
+    """Survivors of all classes, ascending."""
+    grouped = np.argsort(labels, kind="stable")  # each class's boxes in a row, best first
+    ends = [0, *(np.flatnonzero(np.diff(labels[grouped])) + 1).tolist(), len(grouped)]
+    reach, areas = _sides(boxes[grouped])
+    kept = [np.zeros(0, np.int64)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is no overlap: not above any
+        for one in map(slice, ends, ends[1:]):
+            kept.append(grouped[one][_of_class(reach[:, one], areas[one], decoding)])
+    return np.sort(np.concatenate(kept))
+
+
+def _of_class(reach: Boxes, areas: Boxes, decoding: Decoding) -> Indices:
+    """Survivors of one class, ascending: a block is settled, then clears those behind it."""
+    gone = np.zeros(len(areas), dtype=np.bool_)
+    kept = np.zeros(0, np.int64)
+
+    def clash(rows: Indices, columns: Indices | slice) -> NDArray[np.bool_]:
+        near = np.minimum(reach[:, rows, None], reach[:, None, columns])
+        sides = near[:2] + near[2:]
+        np.maximum(sides, 0.0, out=sides)
+        inter = sides[0] * sides[1]
+        union = areas[rows, None] + areas[columns]
+        union -= inter
+        union += decoding.iou_epsilon
+        inter /= union
+        return np.asarray(inter > decoding.iou_threshold)
+
+    for start in range(0, len(areas), BLOCK):
+        block = start + np.flatnonzero(~gone[start : start + BLOCK])
+        new = block[_greedy(clash(block, block))]
+        kept = np.concatenate([kept, new])
+        if decoding.max_per_class is not None and len(kept) >= decoding.max_per_class:
+            return kept[: decoding.max_per_class]
+        rest = slice(start + BLOCK, None)
+        if start + BLOCK < len(areas):
+            gone[rest] |= clash(new, rest).any(axis=0)
+    return kept
+
+
+def _greedy(clash: NDArray[np.bool_]) -> list[int]:
+    """The first of all, then the first that clashes with none of those chosen, and so on.
+
+    A row of ``clash`` is one whole number, a bit for each box: Python joins those faster than numpy
+    joins short arrays.
+    """
+    packed = np.packbits(clash, axis=1, bitorder="little")
+    raw, width = packed.tobytes(), packed.shape[1]
+    gone, chosen = 0, []
+    for place in range(len(clash)):
+        if not gone >> place & 1:
+            chosen.append(place)
+            gone |= int.from_bytes(raw[place * width : (place + 1) * width], "little")
+    return chosen
+
+
 class _Table(NamedTuple):
     """Boxes of each class in a row of its own, filled up with boxes that score -1.
 
@@ -125,9 +158,9 @@ class _Table(NamedTuple):
     """
 
     place: Indices
-    score: NDArray[np.float64]
-    reach: NDArray[np.float64]
-    area: NDArray[np.float64]
+    score: Boxes
+    reach: Boxes
+    area: Boxes
 
     def rows(self, chosen: NDArray[np.intp]) -> _Table:
         return _Table(
@@ -135,7 +168,7 @@ class _Table(NamedTuple):
         )
 
 
-def _by_class(boxes: NDArray[np.float64], labels: Indices, scores: NDArray[np.float32]) -> _Table:
+def _by_class(boxes: Boxes, labels: Indices, scores: NDArray[np.float32]) -> _Table:
     _, owner, counts = np.unique(labels, return_inverse=True, return_counts=True)
     grouped = np.argsort(owner, kind="stable")
     column = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -150,7 +183,7 @@ def _by_class(boxes: NDArray[np.float64], labels: Indices, scores: NDArray[np.fl
     return table
 
 
-def _sides(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sides(boxes: Boxes) -> tuple[Boxes, Boxes]:
     """Far corners and negated near ones ``(4, n)``, and areas ``(n,)``.
 
     One minimum of two such columns gives both sides of an intersection.
@@ -159,7 +192,7 @@ def _sides(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     return reach, geometry.area(boxes)
 
 
-def _overlap_with(table: _Table, best: NDArray[np.intp], epsilon: float) -> NDArray[np.float64]:
+def _overlap_with(table: _Table, best: NDArray[np.intp], epsilon: float) -> Boxes:
     """IoU of every box with its class's ``best``, ``(classes, n)``."""
     row = np.arange(len(best))
     near = np.minimum(table.reach, table.reach[:, row, best][..., None])

@@ -78,8 +78,15 @@ def refusal(
 def decides(matrix: Matrix, measure: Measure) -> Mapping[str, object]:
     """What else the result of a cell depends on; part of its name."""
     if measure == "accuracy":
-        return {"images": matrix.images, "skip_bad": matrix.skip_bad}
+        return {
+            "images": matrix.images,
+            "skip_bad": matrix.skip_bad,
+            "accuracy": matrix.accuracy,
+            "decoding": matrix.decoding,
+        }
     found: dict[str, object] = {"tier": matrix.latency.tier, "rounds": matrix.latency.rounds}
+    if matrix.decoding:
+        found["decoding"] = matrix.decoding
     if matrix.cpus:
         found["cpus"] = matrix.cpus
     if measure == "latency" and matrix.latency.pace:

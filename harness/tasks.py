@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.config import Calibration
+from harness.config import Accuracy, Calibration
 from harness.records import Cell, Measurement, Record, Round, State
 from harness.requests import Request
 
@@ -64,6 +64,8 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     audit: bool = False
     plugins: tuple[str, ...] = ()
     skip_bad: bool = False
+    accuracy: Accuracy = Accuracy()
+    decoding: str | None = None
     shard: int | None = None
     shards: int = 1
     parts: tuple[Part, ...] = ()

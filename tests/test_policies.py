@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
-from harness.errors import BadConfig, UnknownName
-from harness.policies import POLICIES, describe, policy
+from benchmarks.harness_overhead import empty_artifact
+from harness.errors import BadConfig, UnknownName, Unsupported
+from harness.policies import POLICIES, decoded_by, describe, policy
 from harness.records import Decoding, decode, encode
 
 
@@ -85,3 +87,15 @@ def test_a_manifest_from_before_the_names_reads_as_it_was_meant() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_survives_the_manifest(name: str) -> None:
     assert decode(encode(POLICIES[name]), Decoding, "artifact.json") == POLICIES[name]
+
+
+def test_a_policy_in_place_of_the_artifacts_own_keeps_what_is_the_networks() -> None:
+    made = empty_artifact()
+    own = Decoding(score="sigmoid", size_variance=0.3, score_threshold=0.2)
+    artifact = msgspec.structs.replace(made, decoding=own)
+    assert decoded_by(artifact, None) is artifact
+    changed = decoded_by(artifact, "pytorch-ssd").decoding
+    assert changed == policy("pytorch-ssd", score="sigmoid", size_variance=0.3)
+    ready = msgspec.structs.replace(artifact, output_kind="detections")
+    with pytest.raises(Unsupported, match="holds its suppression in its graph"):
+        decoded_by(ready, "pytorch-ssd")

@@ -6,7 +6,7 @@ float parent on the same images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ from harness.accuracy.bootstrap import draw, interval, paired
 from harness.accuracy.coco import coco_matches, coco_summary
 from harness.accuracy.curves import (
     Matches,
+    Rule,
     Weights,
     area_under,
+    average_precision,
     eleven_points,
     means,
     recall_levels,
 )
 from harness.accuracy.operating import operating_point
 from harness.accuracy.pytorch_ssd import eleven_floats, pytorch_ssd_matches
+from harness.accuracy.stopping import Compared, image_cost
 from harness.accuracy.voc import voc_matches, voc_result
 from harness.errors import BadInput
 from harness.interfaces import Detections, Truth
@@ -43,6 +46,15 @@ DEFINITIONS: dict[str, dict[str, str]] = {
 }
 """The mean average precisions of `evaluate`, in its order."""
 SHOWN_SCORE, SHOWN_IOU = 0.5, 0.5
+LOOK_RESAMPLES = 400
+"""Enough for a standard error; a look takes no percentile."""
+ALONE: dict[str, tuple[Callable[..., list[Matches]], Rule]] = {
+    "accuracy.voc07_map": (voc_matches, eleven_points),
+    "accuracy.voc12_map": (voc_matches, area_under),
+    "accuracy.coco_map": (coco_matches, recall_levels),
+    "accuracy.coco_map50": (coco_matches, recall_levels),
+}
+"""How the figures that a question may be about are computed one at a time."""
 
 
 def evaluate(
@@ -164,6 +176,31 @@ def compare(
             Measurement(metric=f"{metric}_change", value=value, unit="1", conditions=conditions)
         )
     return tuple(found)
+
+
+def compared(
+    metric: str,
+    truths: Sequence[Truth],
+    parent: Sequence[Detections],
+    child: Sequence[Detections],
+    classes: int,
+    *,
+    seed: int,
+    resamples: int = LOOK_RESAMPLES,
+) -> Compared:
+    """One of `DEFINITIONS` of two models on the same images, over all of them and resampled.
+
+    Raises:
+        BadInput: as `evaluate`.
+    """
+    matches_of, rule = ALONE[metric]
+    weights = _with_all(draw(len(truths), resamples, seed))
+    before, after = (matches_of(truths, found, classes) for found in (parent, child))
+    values = [means(matches, weights, rule)[0] for matches in (before, after)]
+    at = slice(0, 1) if metric == "accuracy.coco_map50" else slice(None)
+    known = [average_precision(one, weights[:1], rule)[0, at, 0].mean() for one in before]
+    first, second = (value[at].mean(axis=0) for value in values)
+    return Compared(first, second, image_cost(before, np.array(known)))
 
 
 def _figures(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.accuracy.coco import FIGURES
@@ -26,6 +26,13 @@ def by_pycocotools(
         detections: what was found in each image, in the same order.
         classes: number of labels, the background included.
     """
+    return coco_evaluation(truths, detections, classes)()
+
+
+def coco_evaluation(
+    truths: Sequence[Truth], detections: Sequence[Detections], classes: int
+) -> Callable[[], dict[str, float | None]]:
+    """`by_pycocotools`, with its objects made and indexed now and evaluated when called."""
     coco = require("pycocotools.coco", extra="audit").COCO
     cocoeval = require("pycocotools.cocoeval", extra="audit").COCOeval
     shared = {
@@ -38,14 +45,19 @@ def by_pycocotools(
         answer.dataset = {**shared, "annotations": _answers(detections)}
         reference.createIndex()
         answer.createIndex()
-        evaluation = cocoeval(reference, answer, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {
-        name: None if value < 0 else float(value)
-        for name, value in zip(FIGURES, evaluation.stats, strict=True)
-    }
+
+    def evaluate() -> dict[str, float | None]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = cocoeval(reference, answer, "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return {
+            name: None if value < 0 else float(value)
+            for name, value in zip(FIGURES, evaluation.stats, strict=True)
+        }
+
+    return evaluate
 
 
 def _objects(truths: Sequence[Truth]) -> list[dict[str, Any]]:

@@ -57,7 +57,17 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     for key in LISTS:
         if text := getattr(options, key, None):
             found[key] = split(text)
-    for key in ("weights", "labels", "data", "images", "name", "cpus", "shards", "cluster"):
+    for key in (
+        "weights",
+        "labels",
+        "data",
+        "images",
+        "name",
+        "cpus",
+        "shards",
+        "cluster",
+        "decoding",
+    ):
         if (value := getattr(options, key, None)) is not None:
             found[key] = value
     if options.threads:
@@ -68,6 +78,8 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         found["latency.pace"] = options.pace
     if options.sustain:
         found["latency.sustain"] = options.sustain
+    if options.until:
+        found["accuracy.until"] = options.until
     for key in ("audit", "skip_bad"):
         if getattr(options, key):
             found[key] = True

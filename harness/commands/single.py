@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import config
 from harness.commands.run import carry_out, overrides, plugin_paths, started
+from harness.errors import BadConfig
 from harness.plan import plan_against, plan_artifact
 from harness.registry import load_file
 
@@ -34,6 +35,11 @@ def _measure(options: argparse.Namespace, measure: str) -> int:
     folder, plugins = options.artifact.resolve(), plugin_paths(options)
     if against := getattr(options, "against", None):
         plan = plan_against(against.resolve(), folder, matrix, plugins)
+    elif matrix.accuracy.until is not None:
+        raise BadConfig(
+            "--until asks for the drop against a float parent: name its artifact with --against, or"
+            " use detbench run on float and compressed exports together"
+        )
     else:
         plan = plan_artifact(folder, matrix, plugins)
     return carry_out(plan, matrix, options)
