@@ -15,7 +15,7 @@ from exporters._tvm_tir import Writer
 
 @dataclass(frozen=True)
 class Add:
-    """Add a blocked tensor of the output's shape."""
+    """Add a tensor of the output's shape and layout."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ After = Add | Clip | Affine
 class Epilogue:
     """Declares the arguments of ``after`` and writes it.
 
-    Arguments, in order: for each `Add` a blocked tensor of ``size`` values, for each `Affine` the
-    scales and the shifts, (``channels``,) padded to whole vectors.
+    Arguments, in order: for each `Add` a tensor of ``size`` values, laid out as the output; for
+    each `Affine` the scales and the shifts, (``channels``,) padded to whole vectors. A vector holds
+    neighbouring channels, or with ``planes`` neighbouring pixels of one channel.
     """
 
-    def __init__(self, w: Writer, after: Sequence[After], size: int, channels: int) -> None:
-        self._w = w
+    def __init__(
+        self, w: Writer, after: Sequence[After], size: int, channels: int, *, planes: bool = False
+    ) -> None:
+        self._w, self._planes = w, planes
         self._steps: list[tuple[After, tuple[Any, ...]]] = []
         for number, step in enumerate(after):
             buffers: tuple[Any, ...] = ()
@@ -63,5 +66,9 @@ class Epilogue:
             elif isinstance(step, Add):
                 value = value + w.load(buffers[0], at)
             else:
-                value = value * w.load(buffers[0], channel) + w.load(buffers[1], channel)
+                scale, shift = (self._each(buffer, channel) for buffer in buffers)
+                value = value * scale + shift
         return value
+
+    def _each(self, buffer: Any, channel: Any) -> Any:
+        return self._w.splat(buffer[channel]) if self._planes else self._w.load(buffer, channel)

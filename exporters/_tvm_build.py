@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ SLOW_PASSES = ("s_tir.CompactBufferAllocation",)
 """It shrinks temporary buffers; our kernels' are as small as they can be, and it needs minutes."""
 
 
+ELF_NAMES = {"x86_64": "x64", "aarch64": "AArch64", "i686": "x86", "armv7l": "ARM", "arm": "ARM"}
+"""What pyelftools calls the machine of a triple."""
+
+
 def compile_module(module: Any, target: _tvm_target.CpuTarget) -> Any:
     """The ``relax.Executable`` of ``module``. TVM raises what its passes raise."""
     tvm = require("tvm", extra="tvm")
@@ -22,14 +27,19 @@ def compile_module(module: Any, target: _tvm_target.CpuTarget) -> Any:
         return tvm.compile(module, target=target.tvm)
 
 
-def build(module: Any, target: _tvm_target.CpuTarget, path: Path) -> None:
-    """Compile ``module`` and link it to ``path``.
+def build(module: Any, target: _tvm_target.CpuTarget, path: Path) -> dict[str, str]:
+    """Compile ``module``, link it to ``path``, and look at the result.
+
+    Returns:
+        ``machine`` and ``needs`` (libraries) of the file's ELF header and dynamic section.
 
     Raises:
-        ExportFailed: a pass, LLVM or the linker refused.
+        ExportFailed: a pass, LLVM or the linker refused, or the library is another machine's.
     """
     try:
-        compile_module(module, target).export_library(str(path), fcompile=link)
+        compile_module(module, target).export_library(
+            str(path), fcompile=partial(link, target=target.name)
+        )
     except ExportFailed:
         raise
     except Exception as error:  # TVM's passes raise many types
@@ -37,19 +47,43 @@ def build(module: Any, target: _tvm_target.CpuTarget, path: Path) -> None:
         raise ExportFailed(
             f"TVM cannot build for {target.text}: {type(error).__name__}: {reason[-1]}"
         ) from error
+    return examine(path, target)
 
 
-def link(output: str, objects: Sequence[str], options: Sequence[str] = ()) -> None:
+def link(output: str, objects: Sequence[str], options: Sequence[str] = (), *, target: str) -> None:
     """Link a shared library of object files, as TVM's ``fcompile``.
 
     Raises:
         ExportFailed: no compiler driver, or what it said.
     """
-    compiler = _tvm_target.linker()
+    compiler = _tvm_target.linker(target)
     if compiler is None:
-        raise ExportFailed(f"no C compiler to link {output} with: install the package gcc")
+        raise ExportFailed(f"linking {output} for {target} {_tvm_target.no_linker(target)}")
     command = [compiler, "-shared", "-fPIC", "-o", output, *objects, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ExportFailed(f"{compiler} cannot link {output}: {reason[0]}")
+
+
+def examine(path: Path, target: _tvm_target.CpuTarget) -> dict[str, str]:
+    """Machine and needed libraries of a shared library, as ``readelf -hd`` shows them.
+
+    Raises:
+        ExportFailed: it is not a library for the target's architecture.
+    """
+    elffile = require("elftools.elf.elffile", extra="tvm")
+    with path.open("rb") as stream:
+        elf = elffile.ELFFile(stream)
+        machine = str(elf.get_machine_arch())
+        dynamic = elf.get_section_by_name(".dynamic")
+        needs = [
+            tag.needed
+            for tag in (dynamic.iter_tags() if dynamic else ())
+            if tag.entry.d_tag == "DT_NEEDED"
+        ]
+    architecture = target.triple.partition("-")[0]
+    wanted = ELF_NAMES.get(architecture)
+    if wanted is not None and machine != wanted:
+        raise ExportFailed(f"{path.name} was linked for {machine}, not for {target.text}")
+    return {"machine": machine, "needs": " ".join(needs)}

@@ -138,7 +138,7 @@ class Reader:
         self._producer[step.out] = step
         return True
 
-    def _only_use(self, expr: Any) -> Step | None:
+    def only_use(self, expr: Any) -> Step | None:
         """The step that made ``expr``, when nothing else reads its result."""
         if not isinstance(expr, self._relax.Var) or self._uses[expr] != 1:
             return None
@@ -149,7 +149,7 @@ class Reader:
 
         None for anything but the activation of a single image.
         """
-        step = self._only_use(source)
+        step = self.only_use(source)
         if step is not None and step.kind != "relax":
             return step
         if not isinstance(source, self._relax.Var) or source in self._constants:
@@ -173,7 +173,7 @@ class Reader:
     def _join(self) -> None:
         """Give depthwise convolutions and pools the convolution that they alone read."""
         for step in list(self.steps):
-            before = self._only_use(step.source) if step.depthwise else None
+            before = self.only_use(step.source) if step.depthwise else None
             if before is not None and before.kind == "conv" and before.groups == 1:
                 step.first = before
                 self.steps.remove(before)
@@ -185,7 +185,7 @@ class Reader:
         if weight is None or layouts != ("NCHW", "OIHW") or weight.dtype != np.float32:
             return False
         padding = [int(extent) for extent in attrs.padding]
-        before = self._only_use(source)
+        before = self.only_use(source)
         extra = self._zero_padding(before.expr) if before is not None else None
         if before is not None and extra is not None:
             source = before.expr.args[0]
@@ -274,7 +274,7 @@ class Reader:
     def _linear_by_constant(self, expr: Any) -> tuple[Step, Doubles] | None:
         """Of an operator on a convolution and a constant per channel: the two."""
         for one, other in (tuple(expr.args), tuple(expr.args)[::-1]):
-            step = self._only_use(one)
+            step = self.only_use(one)
             if step is not None and step.linear:
                 value = self._per_channel(other, step)
                 if value is not None:
@@ -300,7 +300,7 @@ class Reader:
         return self._become(last, var)
 
     def _foldable(self, expr: Any) -> bool:
-        step = self._only_use(expr)
+        step = self.only_use(expr)
         return step is not None and step.kind != "relax"
 
     def _read_multiply(self, var: Any, expr: Any) -> bool:

@@ -53,11 +53,17 @@ class Blocked:
 
 def lower(module: Any, target: CpuTarget) -> tuple[Any, tuple[str, ...]]:
     """``module`` with its convolutions as kernels for ``target``, and what was done, in words."""
-    lowering = _Lowering(module, target)
+    lowering = Lowering(module, target)
     return lowering.module, lowering.notes()
 
 
-class _Lowering:
+class Lowering:
+    """Lowers a module when it is made.
+
+    Attributes:
+        module: the result.
+    """
+
     def __init__(self, module: Any, target: CpuTarget) -> None:
         self._relax = require("tvm.relax", extra="tvm")
         self._lanes, self._registers = target.lanes, target.registers
@@ -71,6 +77,7 @@ class _Lowering:
         (image,) = function.params
         parameter = self._relax.Var("image", image.ty)
         self._image = image
+        self._prepare()
         self._values[image] = parameter
         with self._builder.function("main", [parameter]):
             with self._builder.dataflow():
@@ -88,6 +95,9 @@ class _Lowering:
             f"kernels for {self._lanes} lanes: {used or 'none'}",
             f"lowered by TVM itself, unscheduled: {left or 'none'}",
         )
+
+    def _prepare(self) -> None:
+        """Look at the steps before they are emitted."""
 
     def _emit(self, step: Step) -> Any:
         if step.kind == "relax":
@@ -336,7 +346,7 @@ class _Lowering:
             return value
         _, channels, height, width = shape_of(var)
         pixels = height * width
-        flat = self._builder.emit(self._relax.op.reshape(value, (channels * pixels,)))
+        flat = self._builder.emit(self._relax.op.reshape(self._plain(var), (channels * pixels,)))
         function = self._function(
             ("blocked", channels, pixels),
             f"to_blocked_{channels}_{pixels}",

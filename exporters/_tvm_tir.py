@@ -21,14 +21,18 @@ class Writer:
         lanes: float32 values in a vector.
     """
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, threads: bool = True) -> None:
+        self.lanes, self._threads = lanes, threads
         self._tir = require("tvm.script.ir_builder.tirx", extra="tvm")
         self.zero = self._tir.float32(0.0)
 
     def argument(self, name: str, size: int) -> Any:
         """A flat float32 buffer of ``size`` values that the caller passes."""
         return self._tir.arg(name, self._tir.buffer((size,), "float32"))
+
+    def indices(self, name: str, size: int) -> Any:
+        """A flat int32 buffer of ``size`` values that the caller passes."""
+        return self._tir.arg(name, self._tir.buffer((size,), "int32"))
 
     def registers(self, vectors: int) -> Any:
         """A local buffer of ``vectors`` vectors; address it with multiples of ``lanes``."""
@@ -60,6 +64,12 @@ class Writer:
         if low is not None:
             value = self._tir.max(value, self.splat(low))
         return value if high is None else self._tir.min(value, self.splat(high))
+
+    def every_second(self, left: Any, right: Any, first: int) -> Any:
+        """A vector of every second value of two, from the ``first``-th one on."""
+        if self.lanes == 1:
+            return (left, right)[first]
+        return self._tir.Shuffle([left, right], [2 * i + first for i in range(self.lanes)])
 
     def maximum(self, left: Any, right: Any) -> Any:
         """The larger of two indices, values or vectors."""
@@ -109,12 +119,20 @@ class Writer:
         if tasks == 1:
             yield 0
             return
-        with (self._tir.parallel if worthwhile else self._tir.serial)(0, tasks) as index:
+        spread = worthwhile and self._threads
+        with (self._tir.parallel if spread else self._tir.serial)(0, tasks) as index:
             yield index
 
     def when(self, condition: Any, then: Callable[[], None]) -> None:
         """Write ``if condition: then()``."""
         with self._tir.If(condition), self._tir.Then():
+            then()
+
+    def when_equal(self, value: Any, wanted: int, then: Callable[[], None]) -> None:
+        """Write ``if value == wanted: then()``, or decide it now."""
+        if not isinstance(value, int):
+            self.when(value == wanted, then)
+        elif value == wanted:
             then()
 
     def either(
@@ -131,8 +149,10 @@ class Writer:
         return self._tir.Ramp(offset, 1, self.lanes) if self.lanes > 1 else offset
 
 
-def kernel(name: str, lanes: int, body: Callable[[Writer], None]) -> Any:
+def kernel(name: str, lanes: int, body: Callable[[Writer], None], *, threads: bool = True) -> Any:
     """A ``tirx.PrimFunc`` called ``name`` whose arguments and statements ``body`` writes.
+
+    Without ``threads`` its parallel loops are serial ones.
 
     It carries what Relax's passes want of a function: a root block, and an operator pattern that
     keeps it out of fusion.
@@ -144,7 +164,7 @@ def kernel(name: str, lanes: int, body: Callable[[Writer], None]) -> Any:
     with builder() as writer, tir.prim_func(s_tir=True):
         tir.func_name(name)
         tir.func_attr({"tirx.noalias": True, "global_symbol": name, "op_pattern": opaque})
-        body(Writer(lanes))
+        body(Writer(lanes, threads))
     written = writer.get()
     block = structured.SBlock([], [], [], "root", written.body)
     return written.with_body(structured.SBlockRealize([], True, block))

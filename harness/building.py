@@ -157,4 +157,5 @@ def _manifest(
         export_ns=elapsed_ns,
         notes=(*done, *exported.notes),
         output_kind=exported.output_kind,
+        layers=exported.layers,
     )

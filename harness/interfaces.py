@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import Unsupported
-from harness.records import Artifact, Decoding, ModelSpec, Options, OutputKind, Scalar, TensorSpec
+from harness.records import (
+    Artifact,
+    Decoding,
+    LayerChoice,
+    ModelSpec,
+    Options,
+    OutputKind,
+    Scalar,
+    TensorSpec,
+)
 from harness.registry import Registry
 
 ModelFactory = Callable[..., ModelSpec]
@@ -170,7 +179,8 @@ class Exported:
     """What an exporter answers: files written (relative to the folder) and how to feed them.
 
     ``format`` is set only where an option makes another format than the exporter's own,
-    ``decoding`` only where decoding inside the file follows other rules than the model's.
+    ``decoding`` only where decoding inside the file follows other rules than the model's,
+    ``layers`` only where the exporter chose between kernels layer by layer.
     """
 
     files: Sequence[str]
@@ -181,6 +191,7 @@ class Exported:
     format: str | None = None
     output_kind: OutputKind = "heads"
     decoding: Decoding | None = None
+    layers: tuple[LayerChoice, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,6 +158,21 @@ class CalibrationList(Record, frozen=True, kw_only=True):
     pixels: tuple[str, ...] = ()
 
 
+class LayerChoice(Record, frozen=True, kw_only=True):
+    """Which of two kernels an exporter chose for one layer, and why.
+
+    ``sparsity`` is the part of its weights that is zero. Times are at one thread on the machine
+    that exported; None where they were not measured, which ``reason`` explains.
+    """
+
+    layer: str
+    sparsity: float
+    dense_us: float | None
+    sparse_us: float | None
+    chosen: str
+    reason: str
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
 
@@ -190,6 +205,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     export_ns: int
     notes: tuple[str, ...] = ()
     output_kind: OutputKind = "heads"
+    layers: tuple[LayerChoice, ...] = ()
     schema: int = SCHEMA
 
     @property

@@ -1,0 +1,26 @@
+"""Loops that the kernels on padded planes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from exporters._tvm_tiles import ceil_div
+from exporters._tvm_tir import Writer
+
+
+def zeros(w: Writer, out: Any, start: Any, count: int) -> None:
+    """Write zeros from ``start`` on, whole vectors of them that hold ``count``."""
+    with w.loop(ceil_div(count, w.lanes)) as vector:
+        w.store(out, start + vector * w.lanes, w.splat(0.0))
+
+
+def columns(w: Writer, length: int, vectors: int, body: Callable[[Any], None]) -> None:
+    """Write ``body(x)`` for tiles of ``vectors`` vectors that cover 0 to ``length``.
+
+    It holds at least one; the last tile overlaps its neighbour where they do not fit.
+    """
+    tile = vectors * w.lanes
+    with w.loop(ceil_div(length, tile)) as turn:
+        x = turn * tile
+        body(x if length % tile == 0 else w.fix(w.minimum(x, length - tile)))

@@ -1,0 +1,332 @@
+"""Sparse kernels on padded planes: each against numpy or torch, whole networks, the choice."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from exporters import (
+    _tvm_build,
+    _tvm_choose,
+    _tvm_import,
+    _tvm_planes_copy,
+    _tvm_planes_lower,
+    _tvm_planes_point,
+    _tvm_planes_window,
+    _tvm_target,
+)
+from exporters._tvm_after import Add, Affine, Clip
+from exporters._tvm_planes import Grid, margin, reach, split
+from exporters._tvm_planes_lower import Layer
+from exporters._tvm_planes_point import Form, Point
+from exporters._tvm_planes_window import Windowed
+from exporters._tvm_tiles import Window
+from harness import recipes
+from harness.interfaces import EXPORTERS, RUNNERS, ExportJob, RunOptions
+from harness.records import Artifact, ModelSpec
+
+torch = pytest.importorskip("torch", reason="the reference")
+tvm = pytest.importorskip("tvm", reason="the compiler under test")
+
+Array = NDArray[np.float32]
+MakeArtifact = Callable[..., tuple[Artifact, Path]]
+PARITY = 1e-4
+FORMS = (
+    Form(sparse=False, rows=6, vectors=2),
+    Form(sparse=True, rows=1, vectors=3),
+    Form(sparse=True, rows=1, vectors=2, panel=8),
+    Form(sparse=True, rows=4, vectors=2),
+    Form(sparse=True, rows=4, vectors=2, panel=16),
+)
+
+
+def normal(seed: int, *shape: int) -> Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def blocks_pruned(weight: Array, rows: int, sparsity: float) -> Array:
+    stay = np.random.default_rng(9).random((-(-len(weight) // rows), weight.shape[1])) >= sparsity
+    return weight * np.repeat(stay, rows, axis=0)[: len(weight)]
+
+
+def run(functions: dict[str, Any], calls: dict[str, list[Array]], lanes: int) -> dict[str, Array]:
+    """Compile kernels together and answer what each writes into its last, spoilt, argument."""
+    target = _tvm_target.resolve("native")
+    assert target.lanes == lanes
+    built = _tvm_build.compile_module(tvm.IRModule(functions), target)
+    found = {}
+    for name, arguments in calls.items():
+        tensors = [tvm.runtime.tensor(array) for array in arguments]
+        built[name](*tensors)
+        found[name] = tensors[-1].numpy()
+    return found
+
+
+def spoilt(channels: int, grid: Grid) -> Array:
+    return np.full(channels * grid.size, np.nan, np.float32)
+
+
+def outside(planes: Array, grid: Grid) -> Array:
+    """The padding of planes: above and below, and between rows."""
+    rest = planes.reshape(-1, grid.size).copy()
+    inner = rest[:, grid.origin : grid.origin + grid.span]
+    inner.reshape(-1, grid.height, grid.pitch)[:, :, : grid.width] = 0
+    return rest
+
+
+@pytest.fixture(scope="module")
+def lanes() -> int:
+    return int(_tvm_target.resolve("native").lanes)
+
+
+@pytest.mark.parametrize(("height", "width", "wide"), [(19, 19, 1), (1, 1, 0), (5, 38, 2)])
+def test_a_grid_keeps_rows_apart_and_planes_off_each_other(
+    height: int, width: int, wide: int
+) -> None:
+    grid = Grid(height=height, width=width, margin=wide, lanes=8)
+    image = normal(0, 3, height, width)
+    planes = grid.fill(image)
+    np.testing.assert_array_equal(grid.take(planes), image)
+    assert grid.size % 32 == 16  # an odd number of cache lines
+    assert grid.origin % 16 == 0
+    assert not outside(planes, grid).any()
+    lowest, highest = grid.at(-wide, -wide), grid.at(height - 1 + wide, width - 1 + wide)
+    assert lowest >= 0
+    assert highest + grid.lanes <= grid.size
+    assert grid.mask().sum() == grid.inside().sum() == height * width
+
+
+def test_margins_hold_what_windows_reach() -> None:
+    same = Window(height=10, width=10, kernel=(3, 3), padding=(1, 1, 1, 1))
+    wide = Window(height=10, width=10, kernel=(5, 5), stride=(2, 2), padding=(2, 2, 2, 2))
+    tensorflow = Window(height=10, width=10, kernel=(3, 3), stride=(2, 2), padding=(0, 0, 1, 1))
+    assert [reach(window) for window in (same, wide, tensorflow)] == [(1, 1), (2, 2), (1, 1)]
+    assert margin([same, wide]) == 2
+    assert margin([]) == 0
+    assert [split(14, 12), split(48, 12), split(1, 6)] == [7, 12, 1]
+
+
+def test_pointwise_kernels_equal_matrix_products(lanes: int) -> None:
+    grid = Grid(height=6, width=4 * lanes - 1, margin=1, lanes=lanes)
+    inputs, outputs = 20, 14  # neither six nor four fit
+    image, bias = normal(0, inputs, grid.height, grid.width), normal(1, outputs)
+    weight = blocks_pruned(normal(2, outputs, inputs), 4, 0.6)
+    weight[4:8] = 0  # a group without any weight
+    other = normal(3, outputs, grid.height, grid.width)
+    scale, shift = normal(4, outputs), normal(5, outputs)
+    point = Point(
+        grid=grid,
+        inputs=inputs,
+        outputs=outputs,
+        zeroed=True,
+        after=(Clip(-1.0, 1.0), Affine(), Add(), Clip(0.0, None)),
+    )
+    functions, calls = {}, {}
+    for number, form in enumerate(FORMS):
+        packed = _tvm_planes_point.pack(weight, grid.size, form)
+        name = f"form{number}"
+        functions[name] = _tvm_planes_point.kernel(name, point, form, packed.sizes)
+        arguments = [grid.fill(image), *packed.arrays(), bias, scale, shift, grid.fill(other)]
+        calls[name] = [*arguments, grid.inside(), spoilt(outputs, grid)]
+    sums = np.einsum("oi,ihw->ohw", weight, image) + bias[:, None, None]
+    each = (scale[:, None, None], shift[:, None, None])
+    expected = np.maximum(np.clip(sums, -1, 1) * each[0] + each[1] + other, 0)
+    for name, planes in run(functions, calls, lanes).items():
+        np.testing.assert_allclose(grid.take(planes), expected, atol=1e-4, err_msg=name)
+        assert not outside(planes, grid).any(), name
+
+
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_windows_equal_torch(lanes: int, inputs: int) -> None:
+    functions, calls, expected, grids = {}, {}, {}, {}
+    cases = [(3, 1, 1, 20, False), (3, 2, 1, 37, True), (5, 2, 2, 18, True), (3, 1, 1, 3, True)]
+    for number, (size, stride, pad, extent, zeroed) in enumerate(cases):
+        window = Window(
+            height=extent + 1,
+            width=extent,
+            kernel=(size, size),
+            stride=(stride, stride),
+            padding=(pad,) * 4,
+        )
+        source = Grid(height=extent + 1, width=extent, margin=pad, lanes=lanes)
+        grid = Grid(height=window.out_height, width=window.out_width, margin=pad, lanes=lanes)
+        outputs = 11
+        layer = Windowed(
+            window=window,
+            source=source,
+            grid=grid,
+            outputs=outputs,
+            inputs=inputs,
+            zeroed=zeroed,
+            after=(Clip(0.0, 6.0),),
+        )
+        image = normal(number, inputs or outputs, extent + 1, extent)
+        weight, bias = normal(7, outputs, inputs or 1, size, size), normal(8, outputs)
+        name = f"case{number}"
+        functions[name] = _tvm_planes_window.kernel(name, layer)
+        packed = _tvm_planes_window.pack(layer, weight)
+        calls[name] = [source.fill(image), packed, bias, spoilt(outputs, grid)]
+        answer = torch.nn.functional.conv2d(
+            *map(torch.from_numpy, (image[None], weight, bias)),
+            stride=stride,
+            padding=pad,
+            groups=1 if inputs else outputs,
+        )
+        expected[name], grids[name] = answer.clamp(0, 6)[0].numpy(), (grid, zeroed)
+    for name, planes in run(functions, calls, lanes).items():
+        grid, zeroed = grids[name]
+        np.testing.assert_allclose(grid.take(planes), expected[name], atol=1e-4, err_msg=name)
+        padding = outside(planes, grid)
+        above = padding[:, : grid.origin]
+        assert np.isfinite(padding).all()
+        assert not (padding if zeroed else above).any()
+
+
+def test_conversions_keep_every_pixel(lanes: int) -> None:
+    grid = Grid(height=5, width=lanes + 3, margin=1, lanes=lanes)
+    small = dataclasses.replace(grid, width=1)
+    image, dot = normal(0, 11, 5, lanes + 3), normal(1, 11, 5, 1)
+    functions = {
+        "from": _tvm_planes_copy.from_plain("from", 11, grid),
+        "from_small": _tvm_planes_copy.from_plain("from_small", 11, small),
+        "to": _tvm_planes_copy.to_plain("to", 11, grid),
+        "rows": _tvm_planes_copy.to_rows("rows", 11, grid),
+    }
+    empty = np.full(image.size, np.nan, np.float32)
+    found = run(
+        functions,
+        {
+            "from": [image.ravel(), spoilt(11, grid)],
+            "from_small": [dot.ravel(), spoilt(11, small)],
+            "to": [grid.fill(image), empty],
+            "rows": [grid.fill(image), empty],
+        },
+        lanes,
+    )
+    np.testing.assert_array_equal(found["from"], grid.fill(image))
+    np.testing.assert_array_equal(found["from_small"], small.fill(dot))
+    np.testing.assert_array_equal(found["to"], image.ravel())
+    np.testing.assert_array_equal(found["rows"], image.transpose(1, 2, 0).ravel())
+
+
+def difference(found: Array, expected: Array) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_a_network_with_fused_blocks(
+    tiny_spec: ModelSpec,
+    tiny_images: Array,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_tvm_planes_lower, "FUSED_BYTES", 0)
+    chain = recipes.parse("prune:0.6,pattern=4x1")
+    network, _ = chain.apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
+    job = ExportJob(spec=tiny_spec, network=network, options={}, calibration=None, folder=tmp_path)
+    target = _tvm_target.resolve("native")
+    module = _tvm_import.to_relax(job)
+    layers = _tvm_planes_lower.layers(module, target)
+    forms = {
+        layer.number: dataclasses.replace(
+            FORMS[index % 2 * 3], vectors=split(layer.point.grid.vectors, 2)
+        )
+        for index, layer in enumerate(layers)
+    }
+    lowered, notes = _tvm_planes_lower.lower(module, target, forms)
+    assert "1 inverted residual" in notes[0]
+    machine = tvm.relax.VirtualMachine(_tvm_build.compile_module(lowered, target), tvm.cpu())
+    with torch.no_grad():
+        expected = [out.numpy() for out in network(torch.from_numpy(tiny_images[:1]))]
+    found = machine["main"](tvm.runtime.tensor(tiny_images[:1]))
+    for one, other in zip(found, expected, strict=True):
+        assert difference(one.numpy(), other) < PARITY
+
+
+def test_the_exporter_lists_its_choices(
+    tiny_spec: ModelSpec, tiny_images: Array, export_artifact: MakeArtifact
+) -> None:
+    network, _ = recipes.parse("prune:0.9").apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
+    spec = dataclasses.replace(tiny_spec, build=lambda: network)
+    artifact, folder = export_artifact("tvm_sparse", spec)
+    assert len(artifact.layers) == sum(
+        isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1)
+        for module in network.modules()
+    )
+    for layer in artifact.layers:
+        assert layer.reason == "measured"
+        assert layer.dense_us is not None
+        assert layer.sparse_us is not None
+        assert layer.sparsity == pytest.approx(0.9, abs=0.03)
+        faster = "sparse" if layer.sparse_us < layer.dense_us else "dense"
+        assert layer.chosen.startswith(faster) or layer.sparse_us == layer.dense_us
+    with RUNNERS.get("tvm_cpu")().open(artifact, folder, RunOptions(threads=2)) as session:
+        found = session.run(tiny_images[:1])
+    with torch.no_grad():
+        logits, offsets = network(torch.from_numpy(tiny_images[:1]))
+    assert difference(found.logits, logits.numpy()) < PARITY
+    assert difference(found.offsets, offsets.numpy()) < PARITY
+
+
+def layer_of(weight: Array, number: int = 0) -> Layer:
+    grid = Grid(height=9, width=9, margin=1, lanes=8)
+    point = Point(grid=grid, inputs=weight.shape[1], outputs=weight.shape[0])
+    return Layer(number=number, point=point, weight=weight)
+
+
+def test_too_few_zeros_stay_dense_and_say_so() -> None:
+    layer = layer_of(blocks_pruned(normal(0, 32, 64), 1, 0.2))
+    choice = _tvm_choose.choose([layer], _tvm_target.resolve("native"))[0]
+    assert not choice.form.sparse
+    assert choice.record.chosen.startswith("dense")
+    assert "of the weights are zero, too few to gain" in choice.record.reason
+    assert choice.record.dense_us is None
+
+
+@pytest.mark.parametrize(("rows", "shared"), [(1, 1), (2, 2), (4, 4), (16, 4)])
+def test_blocks_of_zeros_are_recognized(rows: int, shared: int) -> None:
+    assert _tvm_choose.shared_rows(blocks_pruned(normal(0, 32 + rows % 4, 64), rows, 0.8)) == shared
+
+
+def test_the_faster_form_is_taken_and_remembered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path))
+    target = _tvm_target.resolve("native")
+    layer = layer_of(blocks_pruned(normal(0, 32, 64), 1, 0.8))
+    forms = _tvm_choose.candidates(layer, target.registers)
+    calls = []
+
+    def timed(pairs: Any, _: Any) -> list[float]:
+        calls.append(len(list(pairs)))
+        return [2e-6, 3e-6, 1e-6, 4e-6][: len(forms)]
+
+    monkeypatch.setattr(_tvm_choose, "_time", timed)
+    first = _tvm_choose.choose([layer], target)[0]
+    assert first.form == forms[2] if len(forms) > 2 else forms[0]
+    assert (first.record.dense_us, first.record.reason) == (2.0, "measured")
+    assert _tvm_choose.choose([layer], target)[0] == first
+    assert calls == [len(forms)]
+    _tvm_choose.choose([layer_of(blocks_pruned(normal(1, 32, 64), 1, 0.7))], target)
+    assert len(calls) == 2  # another pattern of zeros is timed anew
+
+
+def test_density_decides_for_another_machine() -> None:
+    target = dataclasses.replace(_tvm_target.resolve("native"), here=False)
+    sparse, dense = (blocks_pruned(normal(0, 32, 64), 1, part) for part in (0.9, 0.5))
+    chosen = _tvm_choose.choose([layer_of(sparse), layer_of(dense, 1)], target)
+    assert chosen[0].form.sparse
+    assert not chosen[1].form.sparse
+    assert "is not the CPU of this machine" in chosen[0].record.reason
+
+
+def test_it_is_an_exporter_like_its_dense_sister() -> None:
+    sparse, dense = EXPORTERS.get("tvm_sparse"), EXPORTERS.get("tvm_dense")
+    assert (sparse.format, sparse.options) == (dense.format, dense.options)
