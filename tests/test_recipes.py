@@ -134,7 +134,7 @@ def test_the_plan_names_recipe_and_fingerprints_it() -> None:
     cells = [planned.cell for planned in make_plan(load(None, asked)).cells]
     names = {cell.model_name for cell in cells}
     assert len(names) == 2
-    assert {cell.base_name for cell in cells} == {"mb2_ssd_lite:width=1.0"}
+    assert len({cell.base_name for cell in cells}) == 1
 
 
 def test_a_cell_without_recipe_is_readable() -> None:
