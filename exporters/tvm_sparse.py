@@ -18,6 +18,7 @@ class TvmSparse(_tvm_export.TvmExporter):
 
     name = "tvm_sparse"
     typical_export_s = 60.0
+    on_request = True
 
     def export(self, job: ExportJob) -> Exported:
         """Choose a form for each layer, then compile. Raises ExportFailed."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import __version__
+from harness.cli_device import device
 from harness.cli_parts import Commands
 from harness.cli_parts import add as _add
 from harness.cli_parts import add_json as _json
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     _convert(commands)
     _train(commands)
     _doctor(commands)
+    device(commands)
     return parser
 
 
@@ -106,6 +108,9 @@ def _weights(group: argparse._ActionsContainer) -> None:
 
 def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
+    group.add_argument(
+        "--target", metavar="KEY@HOST:PORT", help="another machine, for runners such as tvm_rpc"
+    )
     group.add_argument("--batches", metavar="1,4", help="images in a call; default: 1")
     group.add_argument("--cpus", metavar="0,2-3", help="stay on these cores, as taskset does")
     group.add_argument("--pace", metavar="30fps", help="time at a camera's rate too, or at 33ms")

@@ -230,7 +230,8 @@ class Exporter(ABC):
     Class attributes: ``name`` (the file's name), ``format`` (what runners match on), ``precision``,
     ``calibrates`` (needs images), ``modules`` (import names that must be installed), ``extra`` (the
     pip extra that installs them), ``options`` (defaults of every option), ``typical_export_s`` (a
-    first guess for the estimate of a run, and which export to start first).
+    first guess for the estimate of a run, and which export to start first), ``on_request``
+    (left out where nothing is named: it serves special networks only).
     """
 
     name: ClassVar[str]
@@ -241,6 +242,7 @@ class Exporter(ABC):
     extra: ClassVar[str]
     options: ClassVar[Options] = {}
     typical_export_s: ClassVar[float] = 40.0
+    on_request: ClassVar[bool] = False
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
         """Why this model cannot be exported with these options, or None. Imports nothing heavy."""
@@ -285,6 +287,10 @@ class Session(ABC):
         Answers the arrays in the order of the artifact's outputs, named by `ANSWERS`.
         """
 
+    def time_on_device(self, images: NDArray[Any], count: int) -> tuple[float, ...]:
+        """Nanoseconds of ``count`` runs by another machine's clock; empty where it is this one."""
+        return ()
+
     def close(self) -> None:
         """Free the runtime's memory."""
 
@@ -304,7 +310,8 @@ class Runner(ABC):
     """A runtime. Class attributes as an `Exporter`'s; ``formats`` are what it can load.
 
     ``measures_harness_only`` is set by a runner that computes nothing: its cells skip parity and
-    accuracy, and their time is the harness's own.
+    accuracy, and their time is the harness's own. A ``remote`` one runs on another machine and
+    needs a target that says which.
     """
 
     name: ClassVar[str]
@@ -312,6 +319,7 @@ class Runner(ABC):
     modules: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
     measures_harness_only: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
 
     def unsupported(self, artifact_format: str, options: RunOptions) -> str | None:
         """Why this artifact format cannot be run so, or None. Imports nothing heavy."""

@@ -29,6 +29,8 @@ RING = 8
 """Prepared inputs that take turns while timing: no runtime sees the same one twice in a row."""
 PIPELINE_S = 1.0
 """Least time of the pipeline's stages; the tight loop has the tier's own."""
+DEVICE_RUNS = 64
+"""Timed by another machine's own clock, in each round."""
 KEPT = 4
 """Timed calls whose outputs are compared with those of other runs on the same input."""
 PAIRS = 12
@@ -73,6 +75,7 @@ def time_cell(
         _with(steady, checked),
         warmup,
         *_repeats(opened, ring),
+        *_on_device(opened, ring),
         *_pipeline(tier, task.rounds, opened, data, images, turns),
         *_paced(task, tier, opened, ring),
         *(crowd.curve(opened, task.seed) if task.round == 0 else []),
@@ -117,6 +120,21 @@ def _repeats(opened: Opened, ring: Sequence[NDArray[Any]]) -> list[Measurement]:
         Measurement(metric=f"latency.{name}", value=None, unit="ns", samples=tuple(map(float, ns)))
         for name, ns in (("fresh", first), ("repeated", again))
     ]
+
+
+def _on_device(opened: Opened, ring: Sequence[NDArray[Any]]) -> list[Measurement]:
+    """Runs by another machine's own clock, without the network; none where it is this machine."""
+    samples = opened.session.time_on_device(ring[0], DEVICE_RUNS)
+    conditions = {"batch": opened.batch}
+    return [
+        Measurement(
+            metric="latency.on_device",
+            value=None,
+            unit="ns",
+            samples=samples,
+            conditions=conditions,
+        )
+    ] * bool(samples)
 
 
 def _pipeline(

@@ -79,7 +79,7 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     cells: list[PlannedCell] = []
     for export in _exports(matrix, exporters, plugins):
         exporter = EXPORTERS.get(export.task.request.exporter.name)
-        for runner in _fitting(runners, exporter, named=matrix.runners is not None):
+        for runner in _fitting(runners, exporter, matrix.targets, named=matrix.runners is not None):
             cells += _cells(matrix, export, exporter, runner)
     if not cells:
         raise BadConfig(
@@ -129,7 +129,10 @@ def plan_artifact(
     cells: list[PlannedCell] = []
     for request in runners:
         runner = RUNNERS.get(request.name)
-        if matrix.runners is None and artifact.format not in runner.formats:
+        fits = artifact.format in runner.formats and (
+            not runner.remote or matrix.targets != ("cpu",)
+        )
+        if matrix.runners is None and not fits:
             continue
         for measure, threads, target in sweep.asked(matrix, single=True):
             cell = Cell(
@@ -280,6 +283,8 @@ def _chosen(
         plugin: type[Exporter] | type[Runner] = registry.get(name)
         if issubclass(plugin, Runner) and plugin.measures_harness_only:
             continue
+        if issubclass(plugin, Exporter) and plugin.on_request:
+            continue
         missing = _missing(plugin)
         if missing is None:
             chosen.append(Request(name=name))
@@ -296,11 +301,16 @@ def _missing(plugin: type[Exporter] | type[Runner]) -> str | None:
 
 
 def _fitting(
-    runners: Sequence[Request], exporter: type[Exporter], *, named: bool
+    runners: Sequence[Request], exporter: type[Exporter], targets: Sequence[str], *, named: bool
 ) -> list[type[Runner]]:
     """Runners for an exporter; a runner that was named stays, and its cells say why it cannot."""
     plugins = [RUNNERS.get(request.name) for request in runners]
-    able = [p for p in plugins if p().unsupported(exporter.format, RunOptions()) is None]
+    options = [RunOptions(target=target) for target in targets]
+    able = [
+        p
+        for p in plugins
+        if any(p().unsupported(exporter.format, option) is None for option in options)
+    ]
     return able if able or not named else plugins
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import struct
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,15 +29,13 @@ from harness.interfaces import (
 )
 from harness.records import Artifact
 from runners._profile_tvm import profile
+from runners._tvm_runtime import FASTEST_CORES, check_version, import_runtime
 
 ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 """``e_machine`` of the ELF header (System V ABI, gabi chapter 4) for the machines people have."""
 
 ALIGNMENT = 64
 """Bytes: generated code loads whole vectors, so an input must start at such an address."""
-
-FASTEST_CORES = 1
-"""Mode of ``runtime.config_threadpool``: workers on the fastest cores (kBig in TVM)."""
 
 
 @RUNNERS.register
@@ -62,13 +59,8 @@ class TvmCpu(Runner):
         check_cpu(path, artifact)
         # Read once, when TVM's thread pool starts; it is also the pool's upper bound.
         os.environ["TVM_NUM_THREADS"] = str(options.threads)
-        tvm = _import_runtime()
-        made_by = artifact.toolchain.get("apache-tvm", tvm.__version__)
-        if made_by != tvm.__version__:
-            raise ArtifactDamaged(
-                f"{path.name} was built by TVM {made_by} and this is {tvm.__version__}:"
-                f" export {artifact.model} again, or install apache-tvm=={made_by}"
-            )
+        tvm = import_runtime()
+        check_version(tvm, artifact)
         _set_threads(options.threads)
         return TvmSession(tvm, path, artifact)
 
@@ -119,23 +111,6 @@ class TvmSession(Session):
     def close(self) -> None:
         """Let go of the module."""
         self._main = self.machine = None
-
-
-def _import_runtime() -> Any:
-    """Import TVM's runtime library alone: without its compiler, and without torch.
-
-    TVM loads both wherever they are installed. A session uses neither, and their memory and
-    loading time (300 MB and some seconds) are no part of what a device needs.
-    """
-    if "tvm" not in sys.modules and "torch" not in sys.modules:
-        os.environ["TVM_USE_RUNTIME_LIB"] = "1"
-        sys.modules["torch"] = None  # type: ignore[assignment]  # "not to be found", to Python
-        try:
-            require("tvm", extra="tvm-runtime")
-        finally:
-            del sys.modules["torch"], os.environ["TVM_USE_RUNTIME_LIB"]
-    require("tvm.runtime.vm", extra="tvm-runtime")
-    return require("tvm", extra="tvm-runtime")
 
 
 def _set_threads(threads: int) -> None:

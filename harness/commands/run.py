@@ -70,6 +70,8 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     ):
         if (value := getattr(options, key, None)) is not None:
             found[key] = value
+    if getattr(options, "target", None):
+        found["targets"] = [options.target]
     if options.threads:
         found |= config.overrides([f"threads={options.threads}"])
     if options.batches:

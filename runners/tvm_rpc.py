@@ -1,0 +1,189 @@
+"""Apache TVM's RPC (https://tvm.apache.org, Apache-2.0): a module runs on a board, timed from here.
+
+The board runs ``detbench device serve`` (or TVM's own ``tvm.exec.rpc_server``); ``--target`` says
+where: ``board:9090`` is a server, ``rpi4@host:9190`` a board of that key at a tracker. `run` passes
+the picture and the answer over the network; `Session.time_on_device` times without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ArtifactDamaged, CellCrashed, Unsupported
+from harness.extras import require
+from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
+from harness.records import Artifact
+from runners._tvm_runtime import FASTEST_CORES, check_version, import_runtime
+
+CONNECT_S = 10.0
+"""A server that does not take a connection by then is not there."""
+
+SESSION_S = 1800
+"""The tracker or server ends a session after this, so that a lost client does not hold a board."""
+
+
+class Address(NamedTuple):
+    """Where a board is: a server, or with ``key`` a tracker."""
+
+    host: str
+    port: int
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.key}@{self.host}:{self.port}" if self.key else f"{self.host}:{self.port}"
+
+
+def address(target: str) -> Address | None:
+    """Read ``HOST:PORT`` or ``KEY@HOST:PORT``; None where it is neither."""
+    found = re.fullmatch(r"(?:([\w.-]+)@)?([\w.-]+):(\d{1,5})", target)
+    if found is None or not 0 < int(found[3]) < 65536:
+        return None
+    return Address(found[2], int(found[3]), found[1])
+
+
+@RUNNERS.register
+class TvmRpc(Runner):
+    """A TVM module on another machine."""
+
+    name = "tvm_rpc"
+    formats = frozenset({"tvm"})
+    modules = ("tvm",)
+    extra = "tvm-runtime"
+    remote = True
+
+    def unsupported(self, artifact_format: str, options: RunOptions) -> str | None:
+        """The target must be an address."""
+        if artifact_format not in self.formats:
+            return f"{self.name} runs {', '.join(sorted(self.formats))}, not {artifact_format}"
+        if address(options.target) is None:
+            return (
+                f"{self.name} runs on another machine, not on target {options.target}:"
+                " give --target HOST:PORT, or KEY@HOST:PORT of a tracker"
+            )
+        return None
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Connect, upload, load.
+
+        Raises:
+            CellCrashed: nobody answers, or the connection is lost.
+            ArtifactDamaged: the board cannot load the module.
+            Unsupported: it takes another number of threads.
+        """
+        where = address(options.target)
+        if where is None:
+            raise Unsupported(str(self.unsupported("tvm", options)))
+        tvm = import_runtime()
+        check_version(tvm, artifact)
+        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        return RpcSession(tvm, path, artifact, where, options.threads)
+
+
+class RpcSession(Session):
+    """A module loaded on a board."""
+
+    def __init__(
+        self, tvm: Any, path: Path, artifact: Artifact, where: Address, threads: int
+    ) -> None:
+        self._where = where
+        self._remote = connect(where)
+        with self._connection():
+            self._device = self._remote.cpu(0)
+            self._file = f"{artifact.sha256[:16] or 'model'}.so"
+            self._remote.upload(str(path), target=self._file)
+        try:
+            library = self._remote.load_module(self._file)
+            self._machine: Any = tvm.runtime.vm.VirtualMachine(library, self._device)
+        except Exception as error:  # whatever the board's loader says
+            raise ArtifactDamaged(
+                f"{where} cannot load {path.name}, built for"
+                f" {artifact.toolchain.get('target', 'an unknown target')} ({_reason(error)}):"
+                " export it for that board, with the TVM version that it runs"
+            ) from error
+        with self._connection():
+            get = self._remote.get_function
+            get("runtime.config_threadpool")(FASTEST_CORES, threads)
+            given = int(get("runtime.NumThreads")())
+        if given != threads:
+            raise Unsupported(f"{where} takes {given} threads, not {threads}: ask for {given}")
+        self._tensor = tvm.runtime.tensor
+        self._answer = ANSWERS[artifact.output_kind]
+        self.versions = {"apache-tvm": str(tvm.__version__)}
+
+    def run(self, images: NDArray[Any]) -> Outputs:
+        """Send a batch, run it, fetch the answer."""
+        with self._connection():
+            self._machine.set_input("main", self._tensor(images, self._device))
+            self._machine.invoke_stateful("main")
+            outputs = self._machine.get_outputs("main")
+            return self._answer(*(np.array(output.numpy()) for output in outputs))
+
+    def time_on_device(self, images: NDArray[Any], count: int) -> tuple[float, ...]:
+        """Nanoseconds of ``count`` runs by the board's own clock."""
+        with self._connection():
+            self._machine.set_input("main", self._tensor(images, self._device))
+            timer = self._machine.time_evaluator(
+                "invoke_stateful", self._device, number=1, repeat=count
+            )
+            return tuple(float(seconds) * 1e9 for seconds in timer("main").results)
+
+    def close(self) -> None:
+        """Let go of the module and the board."""
+        with contextlib.suppress(Exception):  # it may be gone already, and so is the file then
+            self._remote.remove(self._file)
+        self._machine = self._remote = self._device = None
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # TVM's RPC raises several types
+            raise CellCrashed(
+                f"lost the connection to {self._where} ({_reason(error)}):"
+                " look whether its server still runs"
+            ) from error
+
+
+def connect(where: Address) -> Any:
+    """A ``tvm.rpc.RPCSession``. Raises CellCrashed."""
+    rpc = require("tvm.rpc", extra="tvm-runtime")
+    try:
+        # TVM waits for ever where nobody answers
+        socket.create_connection((where.host, where.port), timeout=CONNECT_S).close()
+    except OSError as error:
+        what = "tracker" if where.key else "server"
+        raise CellCrashed(
+            f"no RPC {what} at {where} ({error.strerror or error}):"
+            " start one there with  detbench device serve"
+        ) from error
+    try:
+        if where.key is None:
+            return rpc.connect(where.host, where.port, session_timeout=SESSION_S)
+        tracker = rpc.connect_tracker(where.host, where.port)
+        known = tracker.summary()["server_info"]
+        if not any(server["key"] == f"server:{where.key}" for server in known):
+            keys = sorted(server["key"].removeprefix("server:") for server in known)
+            raise CellCrashed(
+                f"the tracker at {where.host}:{where.port} has no board '{where.key}',"
+                f" only {', '.join(keys) or 'none'}: start  detbench device serve --key {where.key}"
+            )
+        return tracker.request(where.key, session_timeout=SESSION_S, max_retry=1)
+    except CellCrashed:
+        raise
+    except Exception as error:  # TVM's RPC raises several types
+        raise CellCrashed(
+            f"what answers at {where} is no RPC server of this TVM ({_reason(error)})"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
