@@ -115,10 +115,11 @@ def _metrics(group: Sequence[tuple[RunRecord, Artifact | None]]) -> Iterator[Fin
         if len(meanings) > 1:
             text = f"{metric} means {' in one row, '.join(sorted(meanings))} in another"
             yield finding("metric-mixed", text, *(name for name, has in named if metric in has))
-    for (one, has), (other, theirs) in combinations(named, 2):
-        if not has & theirs:
-            text = f"one row has {', '.join(sorted(has))}, the other {', '.join(sorted(theirs))}"
-            yield finding("metric-mixed", text, one, other)
+    sets = list({tuple(sorted(has)): None for _, has in named})
+    apart = next((pair for pair in combinations(sets, 2) if not set(pair[0]) & set(pair[1])), None)
+    if apart is not None:
+        text = f"some rows have {', '.join(apart[0])}, others {', '.join(apart[1])}"
+        yield finding("metric-mixed", text, *(name for name, _ in named))
 
 
 def _is_map(metric: str) -> bool:

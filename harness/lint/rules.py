@@ -159,7 +159,7 @@ RULES: dict[str, Rule] = {
         "amber",
         "a compressed export that is no smaller than its uncompressed twin, or equal to it byte"
         " for byte",
-        "check that the compression reached the file: detbench show lists its tensors",
+        "check that the compression reached the file: its options and notes are in artifact.json",
     ),
     "unfit-recommendation": Rule(
         "amber",
