@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from harness.fidelity import COUNTS
 from harness.plan import Plan
 from harness.progress import clock
 from harness.records import Measurement, RunRecord
@@ -61,9 +62,30 @@ def table(records: Sequence[RunRecord], *, as_json: bool) -> str:
     lines = [
         "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
+    lines += [line for r in records if (line := _fidelity(r))]
     lines += [f"{r.state}: {r.cell_id}: {r.error}" for r in records if r.state != "ok"]
     done = sum(record.state == "ok" for record in records)
     return "\n".join([*lines, f"{done} of {len(records)} cells ended as asked"])
+
+
+def _fidelity(record: RunRecord) -> str:
+    """What compression changed, of a row that has no score because its data has no labels."""
+    found = record.measurement("fidelity.coco_map")
+    if found is None or record.measurement("accuracy.coco_map") is not None:
+        return ""
+    number = {name: _count(record, f"fidelity.{name}") for name in COUNTS}
+    cell, changed = record.cell, _count(record, "fidelity.changed_images")
+    return (
+        f"fidelity of {cell.model_name} {cell.exporter} on {cell.runner}:"
+        f" {_percent(found.value)} % mAP against the float model; {number['matched']} matched"
+        f" ({number['moved']} moved, {number['rescored']} rescored), {number['lost']} lost,"
+        f" {number['new']} new; {changed} of {found.conditions['images']} images changed"
+    )
+
+
+def _count(record: RunRecord, metric: str) -> int:
+    found = record.measurement(metric)
+    return int(found.value or 0) if found else 0
 
 
 def _key(record: RunRecord) -> tuple[str, str, str, str]:

@@ -15,6 +15,9 @@ from harness import fidelity, parity
 from harness.errors import ResultsError
 from harness.interfaces import Detections, Truth
 from harness.records import Measurement
+from harness.summary import table
+from tests.evidence_runs import run_with_evidence
+from tests.report_runs import made_up_run
 
 LABELS = ("background", "cat", "dog", "bird")
 SIZE = (100, 200)
@@ -164,3 +167,12 @@ def test_damaged_evidence_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ResultsError, match=r"bad\.npz cannot be read"):
         evidence.load(path)
+
+
+def test_a_row_without_labels_says_its_fidelity_in_the_terminal(tmp_path: Path) -> None:
+    run = run_with_evidence(tmp_path, labelled=False)
+    scored = [record for record in run.records if record.cell.measure == "accuracy"]
+    said = table(scored, as_json=False)
+    assert "fidelity of mb2_ssd_lite onnx_int8 on ort_cpu:" in said
+    assert "16 matched (0 moved, 0 rescored), 5 lost, 5 new; 5 of 6 images changed" in said
+    assert "fidelity of" not in table(made_up_run().records, as_json=False)
