@@ -8,14 +8,14 @@ as TensorFlow's Object Detection files have it. The manifest's ``output_kind`` i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.interfaces import ANSWERS
-from harness.records import Decoding, ModelSpec, OutputKind, Scalar, TensorSpec
+from harness.records import Decoding, ModelSpec, OutputKind, Scalar, TensorSpec, layout_of
 
 
 def kind_of(options: Mapping[str, Scalar]) -> OutputKind:
@@ -87,12 +87,9 @@ def answers(spec: ModelSpec, kind: OutputKind, batch: int = 1) -> tuple[TensorSp
         },
     }
     return tuple(
-        TensorSpec(name=name, dtype="float32", shape=shape, layout=_LAYOUTS[len(shape)])
+        TensorSpec(name=name, dtype="float32", shape=shape, layout=layout_of(shape))
         for name, shape in shapes[kind].items()
     )
-
-
-_LAYOUTS: dict[int, Any] = {1: "N", 2: "NP", 3: "NPC"}
 
 
 class BoxRule:

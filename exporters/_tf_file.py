@@ -7,16 +7,14 @@ Read by the accessors that TensorFlow generates from its schema
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.errors import ExportFailed
 from harness.extras import require
-from harness.records import TensorSpec
+from harness.records import TensorSpec, layout_of
 
 IDENTIFIER = b"TFL3"
 OUTPUTS = ("logits", "offsets")
-LAYOUTS: dict[int, Any] = {1: "N", 2: "NP", 3: "NPC"}
-"""Layout of an output by its number of axes."""
 
 
 class Operator(NamedTuple):
@@ -112,21 +110,19 @@ def read_signature(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Signature:
             f" one with image, {', '.join(outputs)}: use the TensorFlow that pyproject.toml names"
         )
     return Signature(
-        image=_tensor_spec(tensors["image"], "NHWC"),
-        outputs=tuple(
-            _tensor_spec(tensors[name], LAYOUTS[len(tensors[name].shape)]) for name in outputs
-        ),
+        image=_tensor_spec(tensors["image"]),
+        outputs=tuple(_tensor_spec(tensors[name]) for name in outputs),
     )
 
 
-def _tensor_spec(tensor: Any, layout: Literal["NHWC", "NPC", "NP", "N"]) -> TensorSpec:
+def _tensor_spec(tensor: Any) -> TensorSpec:
     found = tensor.quantization
     quantized = found is not None and found.scale is not None and len(found.scale) == 1
     return TensorSpec(
         name=tensor.name.decode(),
         dtype=names(schema().TensorType)[tensor.type].lower(),
         shape=tuple(int(size) for size in tensor.shape),
-        layout=layout,
+        layout=layout_of(tuple(tensor.shape)),
         scale=float(found.scale[0]) if quantized else None,
         zero_point=int(found.zeroPoint[0]) if quantized else None,
     )

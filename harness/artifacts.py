@@ -25,6 +25,7 @@ PRIORS = "priors.npy"
 GOLDEN = "golden.npz"
 GOLDEN_DATA = "golden"
 """What stands for a data set where an artifact is timed on its own golden images."""
+NO_REFERENCE = "no float reference: the file was not exported here, so parity cannot be checked"
 
 
 class Golden(NamedTuple):
@@ -88,20 +89,31 @@ def read_manifest(folder: Path) -> Artifact:
 
 
 def priors(folder: Path) -> NDArray[np.float32]:
-    """``(priors, 4)`` float32 ``(cx, cy, w, h)``, relative to the image."""
+    """``(priors, 4)`` float32 ``(cx, cy, w, h)``, relative to the image; none where its outputs
+    need none.
+    """
+    if not (folder / PRIORS).is_file():
+        return np.zeros((0, 4), np.float32)
     found: NDArray[np.float32] = np.load(folder / PRIORS, allow_pickle=False)
     return found
 
 
-def golden(folder: Path) -> Golden:
-    """The golden images and answers of an artifact."""
+def golden(folder: Path) -> Golden | None:
+    """The golden images and answers of an artifact; None where there is no float reference."""
+    if not (folder / GOLDEN).is_file():
+        return None
     with np.load(folder / GOLDEN, allow_pickle=False) as data:
         return Golden(data["images"], RawOutputs(data["logits"], data["offsets"]))
 
 
-def write_extras(folder: Path, prior_boxes: NDArray[np.float32], answers: Golden) -> None:
-    """Put priors and golden answers beside the exported model."""
-    np.save(folder / PRIORS, prior_boxes.astype(np.float32), allow_pickle=False)
+def write_extras(
+    folder: Path, prior_boxes: NDArray[np.float32] | None, answers: Golden | None = None
+) -> None:
+    """Put priors and golden answers, where there are any, beside the model."""
+    if prior_boxes is not None:
+        np.save(folder / PRIORS, prior_boxes.astype(np.float32), allow_pickle=False)
+    if answers is None:
+        return
     arrays: dict[str, Any] = {
         "images": answers.images,
         "logits": answers.outputs.logits,
@@ -111,7 +123,7 @@ def write_extras(folder: Path, prior_boxes: NDArray[np.float32], answers: Golden
 
 
 def entries(folder: Path, model_files: Iterable[str]) -> tuple[FileEntry, ...]:
-    """Entries of the model's files, the priors and the golden answers."""
+    """Entries of the model's files, and of the priors and the golden answers that are there."""
     roles: list[tuple[str, Literal["model", "priors", "golden"]]] = [
         *((name, "model") for name in model_files),
         (PRIORS, "priors"),
@@ -125,6 +137,7 @@ def entries(folder: Path, model_files: Iterable[str]) -> tuple[FileEntry, ...]:
             size_bytes=(folder / name).stat().st_size,
         )
         for name, role in roles
+        if role == "model" or (folder / name).is_file()
     )
 
 

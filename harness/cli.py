@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _run(commands)
     _export(commands)
     _artifact_commands(commands)
+    _adopt(commands)
     _report(commands)
     add_results_commands(commands)
     _lint(commands)
@@ -80,6 +81,14 @@ def _run(commands: Commands) -> None:
     group.add_argument("--exporters", metavar="A,B", help="default: all that are installed")
     group.add_argument("--runners", metavar="A,B", help="default: all that are installed")
     group.add_argument("--measures", metavar="accuracy,latency")
+    group.add_argument(
+        "--artifact",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="an artifact's folder or your own .onnx or .tflite file, alone or beside --models",
+    )
     _weights(group)
     _measuring(group)
     _running(parser)
@@ -194,7 +203,10 @@ def _artifact_commands(commands: Commands) -> None:
     }
     for name, text in texts.items():
         parser = _add(commands, name, "single", text)
-        parser.add_argument("artifact", type=Path, help="a folder made by detbench export")
+        parser.add_argument(
+            "artifact", type=Path, help="a folder made by detbench export, or your own file"
+        )
+        _manifest(parser)
         parser.add_argument("--runners", metavar="A,B", help="default: all that are installed")
         if name == "eval":
             parser.add_argument(
@@ -205,6 +217,23 @@ def _artifact_commands(commands: Commands) -> None:
             )
         _measuring(parser)
         _running(parser)
+
+
+def _manifest(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE.yaml",
+        help="how to feed and decode your own file; default: the file's name with .yaml",
+    )
+
+
+def _adopt(commands: Commands) -> None:
+    parser = _add(commands, "adopt", "adopt", "Make an artifact of your own .onnx or .tflite file.")
+    parser.add_argument("file", type=Path)
+    _manifest(parser)
+    parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
+    _json(parser)
 
 
 def _report(commands: Commands) -> None:

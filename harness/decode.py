@@ -2,7 +2,8 @@
 
 What happens to one image, in this order; `harness.policies` names the combinations in use:
 
-1. scores: softmax over classes, or a sigmoid per class; class 0, the background, is dropped;
+1. scores: softmax over classes, a sigmoid per class, or what the file answers; class 0, the
+   background, is dropped;
 2. per class, priors whose score is **above** the threshold, at most the best ``candidates``;
 3. boxes from offsets and priors, relative to the image, clipped to it now where ``clip`` is
    ``before``;
@@ -117,6 +118,8 @@ def class_scores(columns: NDArray[np.float32], score: str) -> NDArray[np.float32
     Each value depends on its own prior only, to the last bit: the sum over classes is taken in
     class order, not in an order that numpy chooses by the array's shape.
     """
+    if score == "none":
+        return columns[1:]
     with np.errstate(over="ignore", invalid="ignore"):
         if score == "sigmoid":
             return np.asarray(1.0 / (1.0 + np.exp(-columns[1:])), dtype=np.float32)
@@ -169,6 +172,8 @@ def _may_pass(columns: NDArray[np.float32], decoding: Decoding) -> NDArray[np.bo
     be finite fail it too.
     """
     threshold = decoding.score_threshold
+    if decoding.score == "none":
+        return np.asarray(columns[1:].max(axis=0) > threshold)
     if 0 < threshold < 1:
         least = np.log(threshold) - np.log1p(-threshold) - SLACK
     else:  # every score is above 0, none is above 1

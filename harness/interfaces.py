@@ -329,6 +329,14 @@ class Runner(ABC):
             return f"{self.name} runs on target cpu, not {options.target}"
         return None
 
+    def describe(self, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a file that nobody described; a size that it leaves open is 0.
+
+        Raises:
+            Unsupported: this runtime cannot tell.
+        """
+        raise Unsupported(f"{self.name} cannot tell what {path} takes and answers")
+
     @abstractmethod
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Load the artifact, whose files lie in ``folder`` and were verified.

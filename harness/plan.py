@@ -150,7 +150,10 @@ def plan_artifact(
                 recipe=artifact.recipe,
             )
             reason = sweep.refusal(runner, artifact.format, cell)
-            name = _cell_id(cell, artifact.sha256 + against, matrix, runner)
+            if measure == "parity" and artifacts.golden(folder) is None:
+                reason = artifacts.NO_REFERENCE
+            inputs = artifact.sha256 + artifact.fingerprint + against
+            name = _cell_id(cell, inputs, matrix, runner)
             cells.append(PlannedCell(name, cell, folder, None, reason, tuple(plugins)))
     if not cells:
         raise BadConfig(f"no installed runner runs format {artifact.format}: {'; '.join(left_out)}")
@@ -165,6 +168,14 @@ def _check_scorable(matrix: Matrix, folder: Path, *, alone: bool) -> None:
             f"{matrix.data} has no ground truth, so {folder} cannot be scored on it: give data"
             " that has, or the float export of its model with --against"
         )
+
+
+def join(plans: Sequence[Plan]) -> Plan:
+    """One plan of several, each cell once."""
+    cells = {planned.id: planned for plan in plans for planned in plan.cells}
+    left_out = dict.fromkeys(line for plan in plans for line in plan.left_out)
+    parent = next((plan.parent for plan in plans if plan.parent), None)
+    return Plan(tuple(cells.values()), tuple(left_out), parent)
 
 
 def export_tasks(matrix: Matrix, plugins: Sequence[str] = ()) -> list[ExportTask]:

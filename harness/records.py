@@ -56,6 +56,7 @@ class Decoding(Record, frozen=True, kw_only=True):
 
     Attributes:
         policy: name of the policy that this is, or was changed from.
+        score: what makes scores of logits; none where a file answers scores in their place.
         score_threshold: candidates score above it.
         shown_score: what an application shows: precision, recall and F1 are counted from it up.
         iou_threshold: overlap above which hard and linear suppression act.
@@ -69,7 +70,7 @@ class Decoding(Record, frozen=True, kw_only=True):
     """
 
     policy: str = "detbench"
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    score: Literal["softmax", "sigmoid", "none"] = "softmax"
     center_variance: float = 0.1
     size_variance: float = 0.2
     score_threshold: float = 0.01
@@ -130,6 +131,12 @@ class TensorSpec(Record, frozen=True, kw_only=True):
     layout: Literal["NCHW", "NHWC", "NPC", "NP", "N"]
     scale: float | None = None
     zero_point: int | None = None
+
+
+def layout_of(shape: tuple[int, ...]) -> Literal["NHWC", "NPC", "NP", "N"]:
+    """The layout of a tensor by its number of axes, where nothing else tells."""
+    layouts: dict[int, Literal["NHWC", "NPC", "NP", "N"]] = {1: "N", 2: "NP", 4: "NHWC"}
+    return layouts.get(len(shape), "NPC")
 
 
 class FileEntry(Record, frozen=True, kw_only=True):

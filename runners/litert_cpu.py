@@ -7,7 +7,7 @@ the manifest; image (n, h, w, 3), outputs of any kind, float32 or integer as the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from harness.interfaces import (
     RunOptions,
     Session,
 )
-from harness.records import Artifact, TensorSpec
+from harness.records import Artifact, TensorSpec, layout_of
 from runners._profile_litert import profile
 
 
@@ -39,6 +39,22 @@ class LitertCpu(Runner):
     modules = ("ai_edge_litert",)
     extra = "litert"
 
+    def describe(self, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """What the file's own inputs and outputs say, by the names of its signature if it has one.
+
+        Raises:
+            ArtifactDamaged: not a TensorFlow Lite file.
+            Unsupported: it holds an operator that this runtime does not know.
+        """
+        litert = require("ai_edge_litert.interpreter", extra=self.extra)
+        interpreter = _load(litert, path, "export it", 1)
+        keys = _signature(interpreter)
+        inputs, outputs = (
+            tuple(_spec(detail, keys) for detail in side)
+            for side in (interpreter.get_input_details(), interpreter.get_output_details())
+        )
+        return inputs, outputs
+
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Load the file.
 
@@ -48,7 +64,8 @@ class LitertCpu(Runner):
         """
         litert = require("ai_edge_litert.interpreter", extra=self.extra)
         path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
-        return LitertSession(_load(litert, path, artifact, options.threads), path, artifact)
+        loaded = _load(litert, path, f"export {artifact.model}", options.threads)
+        return LitertSession(loaded, path, artifact)
 
     def profile(
         self,
@@ -69,8 +86,9 @@ class LitertSession(Session):
         (image,) = artifact.inputs
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         self._interpreter = interpreter
-        self._image_index = _find(inputs, image, path)
-        self._output_indices = [_find(outputs, spec, path) for spec in artifact.outputs]
+        keys = _signature(interpreter)
+        self._image_index = _find(inputs, image, path, keys)
+        self._output_indices = [_find(outputs, spec, path, keys) for spec in artifact.outputs]
         self._answer = ANSWERS[artifact.output_kind]
         self._expected = (image.shape, np.dtype(image.dtype))
         self.versions: Mapping[str, str] = {"ai-edge-litert": metadata.version("ai-edge-litert")}
@@ -97,8 +115,35 @@ class LitertSession(Session):
         self._interpreter = None
 
 
-def _load(litert: Any, path: Path, artifact: Artifact, threads: int) -> Any:
-    again = f"export {artifact.model} again"
+def _signature(interpreter: Any) -> dict[str, str]:
+    """Keys of the file's only signature by the names of their tensors; empty where there is none.
+
+    Tensors are named by the converter (``StatefulPartitionedCall:1``), keys by people.
+    """
+    if len(interpreter.get_signature_list()) != 1:
+        return {}
+    runner = interpreter.get_signature_runner()
+    sides = (runner.get_input_details(), runner.get_output_details())
+    return {detail["name"]: key for side in sides for key, detail in side.items()}
+
+
+def _spec(detail: Mapping[str, Any], keys: Mapping[str, str]) -> TensorSpec:
+    """A tensor's spec; a size that the file leaves open is 0."""
+    signature = detail.get("shape_signature", detail["shape"])
+    shape = tuple(max(int(size), 0) for size in signature)
+    scale, zero_point = detail["quantization"]
+    return TensorSpec(
+        name=keys.get(detail["name"], detail["name"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        shape=shape,
+        layout=layout_of(shape),
+        scale=float(scale) or None,
+        zero_point=int(zero_point) if scale else None,
+    )
+
+
+def _load(litert: Any, path: Path, advice: str, threads: int) -> Any:
+    again = f"{advice} again"
     try:
         interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
     except ValueError as error:  # what the runtime's flatbuffer verifier raises
@@ -118,9 +163,12 @@ def _last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def _find(details: Iterable[Mapping[str, Any]], spec: TensorSpec, path: Path) -> int:
-    """Index of the tensor that ``spec`` names, which must be as ``spec`` says."""
-    found = {detail["name"]: detail for detail in details}
+def _find(
+    details: Sequence[Mapping[str, Any]], spec: TensorSpec, path: Path, keys: Mapping[str, str]
+) -> int:
+    """Index of the tensor that ``spec`` names, by its key or its own name, and is as it says."""
+    found = {keys.get(detail["name"], detail["name"]): detail for detail in details}
+    found |= {detail["name"]: detail for detail in details}
     if spec.name not in found:
         raise ArtifactDamaged(
             f"{path} has no input or output '{spec.name}' (it has {', '.join(sorted(found))}):"
@@ -130,7 +178,9 @@ def _find(details: Iterable[Mapping[str, Any]], spec: TensorSpec, path: Path) ->
     shape = tuple(int(size) for size in detail["shape"])
     dtype = np.dtype(detail["dtype"]).name
     scale, zero_point = detail["quantization"]
-    told = (spec.shape, spec.dtype, spec.scale or 0.0, spec.zero_point or 0)
+    # a scale of 1 and none mean the same to what a tensor holds
+    scale = scale or 1.0
+    told = (spec.shape, spec.dtype, spec.scale or 1.0, spec.zero_point or 0)
     if (shape, dtype) != told[:2] or not np.isclose(scale, told[2]) or zero_point != told[3]:
         raise ArtifactDamaged(
             f"{path}: '{spec.name}' is {dtype} {shape} with scale {scale:g}, zero point"

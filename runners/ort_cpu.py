@@ -24,7 +24,7 @@ from harness.interfaces import (
     RunOptions,
     Session,
 )
-from harness.records import Artifact
+from harness.records import Artifact, TensorSpec, layout_of
 from runners._profile_ort import profile
 
 
@@ -37,14 +37,29 @@ class OrtCpu(Runner):
     modules = ("onnxruntime",)
     extra = "ort"
 
+    def describe(self, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """What the file's own inputs and outputs say.
+
+        Raises:
+            ArtifactDamaged: not an ONNX file.
+            BadInput: a tensor of another kind than numbers.
+        """
+        session, _ = self._load(path, RunOptions(), "export it again")
+        return _specs(session.get_inputs()), _specs(session.get_outputs())
+
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Load the file and let ONNX Runtime optimize it.
 
         Raises:
             ArtifactDamaged: not an ONNX file, or not the one that the manifest describes.
         """
-        ort = require("onnxruntime", extra=self.extra)
         path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        session, version = self._load(path, options, f"export {artifact.model} again")
+        return OrtSession(session, path, artifact, version)
+
+    def _load(self, path: Path, options: RunOptions, advice: str) -> tuple[Any, str]:
+        """The session and the runtime's version."""
+        ort = require("onnxruntime", extra=self.extra)
         try:
             session = _session(ort, path, _settings(ort, options))
         except MemoryError:
@@ -52,9 +67,9 @@ class OrtCpu(Runner):
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             raise ArtifactDamaged(
                 f"{path} cannot be loaded by ONNX Runtime {ort.__version__}"
-                f" ({_first_line(error)}): export {artifact.model} again"
+                f" ({_first_line(error)}): {advice}"
             ) from error
-        return OrtSession(session, path, artifact, str(ort.__version__))
+        return session, str(ort.__version__)
 
     def profile(
         self,
@@ -107,7 +122,7 @@ class OrtSession(Session):
             )
         self._run: Any = session.run
         self._input, self._outputs, self._shape = image.name, wanted, image.shape
-        self._answer = ANSWERS[artifact.output_kind]
+        self._answer, self._dtype = ANSWERS[artifact.output_kind], np.dtype(image.dtype)
         self.versions: Mapping[str, str] = {"onnxruntime": version}
 
     def run(self, images: NDArray[Any]) -> Outputs:
@@ -116,9 +131,9 @@ class OrtSession(Session):
         Raises:
             BadInput: another shape or data type than the file's input.
         """
-        if images.shape != self._shape or images.dtype != np.float32:
+        if images.shape != self._shape or images.dtype != self._dtype:
             raise BadInput(
-                f"the file takes float32 images of shape {self._shape}, got {images.dtype} of"
+                f"the file takes {self._dtype} images of shape {self._shape}, got {images.dtype} of"
                 f" shape {images.shape}: prepare them as the manifest's input tensor says"
             )
         if self._run is None:
@@ -128,6 +143,29 @@ class OrtSession(Session):
     def close(self) -> None:
         """Free the weights and end the threads."""
         self._run = None
+
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+
+
+def _specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Tensor specs; a size that the file leaves open is 0, the layout a guess by the axes."""
+    found = []
+    for node in nodes:
+        if node.type not in _DTYPES:
+            raise BadInput(f"tensor '{node.name}' is {node.type}: expected one of numbers")
+        shape = tuple(size if isinstance(size, int) else 0 for size in node.shape)
+        layout = layout_of(shape)
+        found.append(
+            TensorSpec(name=node.name, dtype=_DTYPES[node.type], shape=shape, layout=layout)
+        )
+    return tuple(found)
 
 
 def _fits(found: Sequence[int | str | None], shape: Sequence[int]) -> bool:

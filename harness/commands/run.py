@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from harness import affinity, cli, config, machine, results
+from harness.commands.adopt import folder_of
 from harness.config import Matrix
 from harness.errors import ResultsError
 from harness.execute import Execution
-from harness.plan import Plan, make_plan
+from harness.plan import Plan, join, make_plan, plan_artifact
 from harness.progress import Progress, clock
 from harness.provenance import git_revision
 from harness.records import Measure, RunRecord
@@ -30,7 +31,11 @@ def run(options: argparse.Namespace) -> int:
     matrix = started(config.load(options.matrix, overrides(options)), options)
     for plugin in options.plugin:
         load_file(Path(plugin))
-    return carry_out(make_plan(matrix, plugin_paths(options)), matrix, options)
+    plugins = plugin_paths(options)
+    plans = [plan_artifact(folder_of(path), matrix, plugins) for path in options.artifact]
+    if not plans or options.models or options.matrix:
+        plans.insert(0, make_plan(matrix, plugins))
+    return carry_out(join(plans), matrix, options)
 
 
 def started(matrix: Matrix, options: argparse.Namespace) -> Matrix:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness import config
+from harness.commands.adopt import folder_of
 from harness.commands.run import carry_out, overrides, plugin_paths, started
 from harness.errors import BadConfig
 from harness.plan import plan_against, plan_artifact
@@ -32,7 +33,7 @@ def _measure(options: argparse.Namespace, measure: str) -> int:
         load_file(Path(plugin))
     asked = {"name": f"{measure}-{options.artifact.name}", **overrides(options)}
     matrix = started(config.load(None, {**asked, "measures": [measure]}), options)
-    folder, plugins = options.artifact.resolve(), plugin_paths(options)
+    folder, plugins = folder_of(options.artifact, options.manifest), plugin_paths(options)
     if against := getattr(options, "against", None):
         plan = plan_against(against.resolve(), folder, matrix, plugins)
     elif matrix.accuracy.until is not None:
