@@ -40,11 +40,14 @@ class Registry(Generic[T]):
         self._found: dict[str, T] = {}
         self._where: dict[str, str] = {}
 
-    def register(self, plugin: T) -> T:
-        """Add ``plugin``: a class with a ``name``, or a function whose own name is meant."""
+    def register(self, plugin: T, *, where: str | None = None) -> T:
+        """Add ``plugin``: a class with a ``name``, or a function whose own name is meant.
+
+        ``where`` is the file that it comes from, if that is not its source.
+        """
         name = str(getattr(plugin, "name", None) or plugin.__name__)  # type: ignore[attr-defined]  # T is a class or function
         source = inspect.getsourcefile(plugin)  # type: ignore[arg-type]  # T is a class or function
-        where = str(Path(source).resolve()) if source else "unknown"
+        where = where or (str(Path(source).resolve()) if source else "unknown")
         if name in self._found and self._where[name] != where:
             raise BadConfig(
                 f"{self.kind} '{name}' is defined twice, in {self._where[name]} and in {where}:"
@@ -85,11 +88,15 @@ class Registry(Generic[T]):
 
 
 def load_file(path: Path) -> None:
-    """Import a user's plug-in file; what it registers is then known by name.
+    """Import a user's plug-in file; what it registers is then known by name. A file in YAML is a
+    model (`harness.model_file`).
 
     Raises:
         BadConfig: no such file, or it cannot be imported.
     """
+    if path.suffix in (".yaml", ".yml"):
+        importlib.import_module("harness.model_file").register(path)
+        return
     spec = importlib.util.spec_from_file_location(f"detbench_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise BadConfig(f"plug-in {path} is not a Python file: give the path of a .py file")

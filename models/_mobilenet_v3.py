@@ -89,12 +89,8 @@ class Block(nn.Module):
         return y
 
 
-def build(classes: int, rows: Sequence[Row], *, tapped: int, last: int) -> Ssd:
-    """The detector: the first map is what the block before row ``tapped`` answers.
-
-    Args:
-        last: channels of the backbone's last layer, the second feature map.
-    """
+def backbone(rows: Sequence[Row], last: int) -> nn.Sequential:
+    """A convolution, one block a row, and a last layer of ``last`` channels."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 16, 3, 2, 1, bias=False),
         nn.BatchNorm2d(16),
@@ -105,10 +101,20 @@ def build(classes: int, rows: Sequence[Row], *, tapped: int, last: int) -> Ssd:
         layers.append(Block(channels, row))
         channels = row.outputs
     layers += [nn.Conv2d(channels, last, 1, bias=False), nn.BatchNorm2d(last), nn.Hardswish()]
+    return nn.Sequential(*layers)
+
+
+def build(classes: int, rows: Sequence[Row], *, tapped: int, last: int) -> Ssd:
+    """The detector: the first map is what the block before row ``tapped`` answers.
+
+    Args:
+        last: channels of the backbone's last layer, the second feature map.
+    """
+    base = backbone(rows, last)
     maps = [rows[tapped - 1].outputs, last]
     extras: list[nn.Module] = []
     for hidden, outputs in _EXTRAS:
         extras.append(Block(maps[-1], Row(3, hidden, outputs, False, nn.Hardswish, 2)))
         maps.append(outputs)
     heads = lite_heads(classes, (300, 300), LEVELS, maps, activation=nn.ReLU6)
-    return Ssd(nn.Sequential(*layers), extras, heads, (3 + tapped, len(layers)))
+    return Ssd(base, extras, heads, (3 + tapped, len(base)))

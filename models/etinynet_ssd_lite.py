@@ -33,7 +33,7 @@ _BLOCKS = (
 )
 """Channels, stride and density of the linear depthwise blocks (paper, table 2)."""
 
-_TAPS = (11, 14, 18)
+TAPS = (11, 14, 18)
 """Number of layers of ``base_net`` before each of its feature maps."""
 
 _EXTRA_CHANNELS = 256
@@ -85,7 +85,7 @@ class LinearDepthwiseBlock(nn.Module):
         return y
 
 
-def _backbone(width: float) -> tuple[nn.Sequential, list[int]]:
+def backbone(width: float) -> tuple[nn.Sequential, list[int]]:
     """The backbone and the channels of its feature maps."""
     channels = int(32 * width)
     layers: list[nn.Module] = [
@@ -99,21 +99,21 @@ def _backbone(width: float) -> tuple[nn.Sequential, list[int]]:
         outputs = int(base * width)
         layers.append(LinearDepthwiseBlock(channels, outputs, stride=stride, dense=dense))
         channels = outputs
-        if len(layers) in _TAPS:
+        if len(layers) in TAPS:
             taps.append(channels)
     return nn.Sequential(*layers), taps
 
 
 def _build(classes: int, width: float) -> Ssd:
     """EtinyNet whose last three stages feed the heads, with three extra maps."""
-    base, channels = _backbone(width)
+    base, channels = backbone(width)
     extras = []
     for _ in range(len(LEVELS) - len(channels)):
         half = _EXTRA_CHANNELS // 2
         extras.append(lite_extra(channels[-1], half, _EXTRA_CHANNELS, norm=True))
         channels.append(_EXTRA_CHANNELS)
     heads = lite_heads(classes, (256, 256), LEVELS, channels)
-    return Ssd(base, extras, heads, _TAPS)
+    return Ssd(base, extras, heads, TAPS)
 
 
 @MODELS.register

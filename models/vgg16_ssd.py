@@ -34,7 +34,7 @@ LEVELS = tuple(
     )
 )
 
-_TAPS = (23, 35)
+TAPS = (23, 35)
 _CHANNELS = (512, 1024, 512, 256, 256, 256)
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the convolutions between the pools (VGG, Simonyan and Zisserman 2015, column D)."""
@@ -44,7 +44,7 @@ class Vgg16Ssd(Ssd):
     """VGG16 whose ``conv4_3``, normalised, and ``fc7`` feed the heads, with four extra maps."""
 
     def __init__(self, base: nn.Sequential, extras: list[nn.Module], heads: Heads) -> None:
-        super().__init__(base, extras, heads, _TAPS)
+        super().__init__(base, extras, heads, TAPS)
         self.source_layer_add_ons = nn.ModuleList([nn.BatchNorm2d(_CHANNELS[0])])
 
     def backbone(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -52,7 +52,8 @@ class Vgg16Ssd(Ssd):
         return [self.source_layer_add_ons[0](first), *others], end
 
 
-def _base() -> nn.Sequential:
+def backbone() -> nn.Sequential:
+    """VGG16, its classifier's first two layers made convolutions."""
     layers: list[nn.Module] = []
     channels = 3
     for number, stage in enumerate(_STAGES):
@@ -74,7 +75,7 @@ def _build(classes: int) -> Vgg16Ssd:
         plain_extra(256, 128, 256, stride=1, padding=0),
         plain_extra(256, 128, 256, stride=1, padding=0),
     ]
-    return Vgg16Ssd(_base(), extras, plain_heads(classes, (300, 300), LEVELS, _CHANNELS))
+    return Vgg16Ssd(backbone(), extras, plain_heads(classes, (300, 300), LEVELS, _CHANNELS))
 
 
 @MODELS.register

@@ -215,7 +215,7 @@ def test_a_file_of_another_kind_is_damaged(artifact: Artifact, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "logits"}, "no input or output 'logits'"),
+        ({"name": "scores"}, "no input or output 'scores'"),
         ({"shape": (1, 160, 6)}, r"\(1, 160, 6\)"),
         ({"dtype": "int8", "scale": 0.5, "zero_point": 3}, "its manifest says int8"),
     ],

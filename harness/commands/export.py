@@ -13,6 +13,7 @@ from harness.children import excerpt, run_child
 from harness.commands.run import plugin_paths
 from harness.errors import BadConfig, ExportFailed, Unsupported
 from harness.execute import intact
+from harness.model_file import take
 from harness.plan import export_tasks
 from harness.records import encode
 from harness.registry import load_file
@@ -20,17 +21,18 @@ from harness.registry import load_file
 
 def export(options: argparse.Namespace) -> int:
     """Export in a child process, then copy the artifact to where it is wanted."""
-    asked = {**config.overrides(options.settings), "models": [options.model]}
+    for plugin in options.plugin:
+        load_file(Path(plugin))
+    plugins = plugin_paths(options)
+    asked = {**config.overrides(options.settings), "models": take([options.model], plugins)}
     asked["exporters"] = [options.exporter]
     if options.recipe:
         asked["recipes"] = [options.recipe]
     for key in ("weights", "labels"):
         if getattr(options, key):
             asked[key] = getattr(options, key)
-    for plugin in options.plugin:
-        load_file(Path(plugin))
     matrix = config.load(None, asked)
-    task = export_tasks(matrix, plugin_paths(options))[0]
+    task = export_tasks(matrix, plugins)[0]
     folder = Path(task.folder)
     if options.output and options.output.exists() and any(options.output.iterdir()):
         raise BadConfig(f"{options.output} is not empty: give a new folder with -o")

@@ -15,6 +15,7 @@ from harness.commands.adopt import folder_of
 from harness.config import Matrix
 from harness.errors import ResultsError
 from harness.execute import Execution
+from harness.model_file import take
 from harness.plan import Plan, join, make_plan, plan_artifact
 from harness.progress import Progress, clock
 from harness.provenance import git_revision
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     for plugin in options.plugin:
         load_file(Path(plugin))
     plugins = plugin_paths(options)
+    models = tuple(take(matrix.models, plugins))
+    matrix = msgspec.structs.replace(matrix, models=models)
     plans = [plan_artifact(folder_of(path), matrix, plugins) for path in options.artifact]
     if not plans or options.models or options.matrix:
         plans.insert(0, make_plan(matrix, plugins))

@@ -60,13 +60,15 @@ def show(options: argparse.Namespace) -> int:
         return show_dataset(options)
     if options.path:
         raise BadConfig(f"one model at a time: '{options.path}' is one word too many")
+    from harness.model_file import take
     from harness.plan import static_options
     from harness.requests import complete
 
     for plugin in options.plugin:
         load_file(Path(plugin))
     require("torch", extra="torch")
-    request = parse(options.model)
+    (model,) = take([options.model], [])
+    request = parse(model)
     factory = MODELS.get(request.name)
     given = complete(request.options, static_options(request.name), f"model {request.name}")
     labels = _labels(request.name, given)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import BadConfig
 from harness.extras import require
+from harness.model_file import take
 from harness.plan import static_options
 from harness.registry import load_file
 from harness.requests import complete, parse
@@ -28,7 +29,8 @@ def train(options: argparse.Namespace) -> int:
         raise BadConfig("no folder to write to: give one with -o")
     for plugin in options.plugin:
         load_file(Path(plugin))
-    request = parse(options.model)
+    (model,) = take([options.model], [])
+    request = parse(model)
     given = complete(request.options, static_options(request.name), f"model {request.name}")
     asked = from_settings(request.name, given, str(options.output), options.settings)
     weights = start(asked)
