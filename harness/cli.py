@@ -261,8 +261,11 @@ def _list_and_show(commands: Commands) -> None:
     parser.add_argument(
         "kind", choices=["models", "recipes", "exporters", "runners", "datasets", "weights"]
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="of models: what each costs on paper (needs torch)"
+    )
     _json(parser)
-    text = "Show a model: input, priors, classes, parameters; or what is in a data set."
+    text = "Show a model: input, priors, classes, MACs, sizes; or what is in a data set."
     parser = _add(commands, "show", "show", text)
     parser.add_argument("model", help="name or name:key=value; or the word dataset")
     parser.add_argument("path", nargs="?", help="of a data set: voc:/path:val, or its folder")

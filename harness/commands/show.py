@@ -13,6 +13,7 @@ from harness.datasets import DATASETS
 from harness.errors import BadConfig
 from harness.extras import installed, require
 from harness.interfaces import EXPORTERS, MODELS, RECIPES, RUNNERS
+from harness.profile import Profile, profile
 from harness.records import ModelSpec
 from harness.registry import load_file
 from harness.requests import parse
@@ -23,7 +24,9 @@ def list(options: argparse.Namespace) -> int:  # the command's name; the builtin
     """Names, and for plug-ins what they need and whether it is here."""
     for plugin in options.plugin:
         load_file(Path(plugin))
-    rows = _rows(options.kind)
+    if options.profile and options.kind != "models":
+        raise BadConfig(f"only models have a profile: leave --profile out for {options.kind}")
+    rows = _profiles() if options.profile else _rows(options.kind)
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -72,13 +75,21 @@ def show(options: argparse.Namespace) -> int:
     factory = MODELS.get(request.name)
     given = complete(request.options, static_options(request.name), f"model {request.name}")
     labels = _labels(request.name, given)
-    facts = _facts(factory(labels, **given))
+    spec = factory(labels, **given)
+    found = profile(spec)
+    facts = _facts(spec, found)
     if options.json:
-        print(json.dumps(facts, indent=1))
-    else:
-        width = max(len(key) for key in facts)
-        for key, value in facts.items():
-            print(f"{key:<{width}}  {value}")
+        stages = [stage._asdict() for stage in found.stages]
+        print(json.dumps({**facts, "stages": stages}, indent=1))
+        return 0
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        print(f"{key:<{width}}  {value}")
+    print(f"\n{'part':<24}{'channels x h x w':>18}{'parameters':>12}{'MACs':>12}")
+    for stage in found.stages:
+        output = " x ".join(map(str, stage.output)) or "never runs"
+        macs = f"{stage.macs / 1e6:.2f} M"
+        print(f"{stage.part:<24}{output:>18}{stage.parameters:>12,}{macs:>12}")
     return 0
 
 
@@ -90,9 +101,30 @@ def _labels(name: str, given: dict[str, Any]) -> tuple[str, ...]:
     return ("background", *(f"class{number}" for number in range(1, 21)))
 
 
-def _facts(spec: ModelSpec) -> dict[str, Any]:
-    network = spec.build()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+def _costs(found: Profile) -> dict[str, str]:
+    """What a network costs on paper, as shown to people."""
+    return {
+        "MACs": f"{found.macs / 1e6:,.1f} M",
+        "size fp32": f"{found.size_bytes(4) / 1e6:.2f} MB",
+        "size fp16": f"{found.size_bytes(2) / 1e6:.2f} MB",
+        "size int8": f"{found.size_bytes(1) / 1e6:.2f} MB",
+        "activations, peak": f"{found.activation_bytes / 1e6:.2f} MB in fp32",
+    }
+
+
+def _profiles() -> Any:
+    """Every model at its defaults with a background and one class, so that backbones compare."""
+    rows = []
+    for name in MODELS.names():
+        spec = MODELS.get(name)(("background", "object"))
+        found = profile(spec)
+        size = f"{spec.image.height} x {spec.image.width}"
+        parameters = f"{found.parameters / 1e6:.2f} M"
+        rows.append({"name": name, "input": size, "parameters": parameters, **_costs(found)})
+    return rows
+
+
+def _facts(spec: ModelSpec, found: Profile) -> dict[str, Any]:
     image = spec.image
     return {
         "model": spec.name,
@@ -102,8 +134,8 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "priors": int(spec.priors.shape[0]),
         "classes": f"{len(spec.labels)} with the background",
         "labels": ", ".join(spec.labels),
-        "parameters": parameters,
-        "float32 size": f"{parameters * 4 / 1e6:.2f} MB",
+        "parameters": found.parameters,
+        **_costs(found),
         "decoding": str(spec.decoding),
         "paper": spec.source.paper,
         "repository": spec.source.repository,
