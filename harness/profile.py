@@ -127,7 +127,7 @@ def peak(calls: list[_Call], image: int, image_bytes: int) -> int:
 
 def _trace(torch: Any, network: Any, image: Any) -> list[tuple[Any, Any, Any, Any]]:
     """Every operator that ran, with arguments and answer, which keeps every storage its own."""
-    dispatch = require("torch.utils._python_dispatch", extra="torch").TorchDispatchMode
+    dispatch: Any = require("torch.utils._python_dispatch", extra="torch").TorchDispatchMode
     found: list[tuple[Any, Any, Any, Any]] = []
 
     class Recorder(dispatch):  # type: ignore[misc]  # torch comes as Any
