@@ -57,6 +57,17 @@ class Profile(NamedTuple):
         """Size of the weights where each takes so many bytes: 4, 2, 1 for fp32, fp16, int8."""
         return self.parameters * bytes_each
 
+    def numbers(self) -> dict[str, int]:
+        """The figures of the whole network by name."""
+        return {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "float32_bytes": self.size_bytes(4),
+            "float16_bytes": self.size_bytes(2),
+            "int8_bytes": self.size_bytes(1),
+            "activation_bytes": self.activation_bytes,
+        }
+
 
 class _Call(NamedTuple):
     """One operator as it ran: storages read and written, with the bytes of those written."""

@@ -62,7 +62,8 @@ def test_stages_sum_to_torchs_own_count(name: str) -> None:
     assert sum(stage.macs for stage in found.stages) == found.macs
     assert found.parameters == sum(one.numel() for one in network.parameters())
     assert sum(stage.parameters for stage in found.stages) == found.parameters
-    assert found.size_bytes(2) * 2 == found.size_bytes(4)
+    numbers = found.numbers()
+    assert numbers["float16_bytes"] * 2 == numbers["float32_bytes"] == 4 * found.parameters
 
 
 def test_the_peak_of_a_small_network_is_as_counted_by_hand(tiny_spec: ModelSpec) -> None:

@@ -26,7 +26,7 @@ def list(options: argparse.Namespace) -> int:  # the command's name; the builtin
         load_file(Path(plugin))
     if options.profile and options.kind != "models":
         raise BadConfig(f"only models have a profile: leave --profile out for {options.kind}")
-    rows = _profiles() if options.profile else _rows(options.kind)
+    rows = _profiles(options.json) if options.profile else _rows(options.kind)
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -80,7 +80,7 @@ def show(options: argparse.Namespace) -> int:
     facts = _facts(spec, found)
     if options.json:
         stages = [stage._asdict() for stage in found.stages]
-        print(json.dumps({**facts, "stages": stages}, indent=1))
+        print(json.dumps({**facts, **found.numbers(), "stages": stages}, indent=1))
         return 0
     width = max(len(key) for key in facts)
     for key, value in facts.items():
@@ -112,15 +112,16 @@ def _costs(found: Profile) -> dict[str, str]:
     }
 
 
-def _profiles() -> Any:
+def _profiles(numbers: bool) -> Any:
     """Every model at its defaults with a background and one class, so that backbones compare."""
     rows = []
     for name in MODELS.names():
         spec = MODELS.get(name)(("background", "object"))
         found = profile(spec)
         size = f"{spec.image.height} x {spec.image.width}"
-        parameters = f"{found.parameters / 1e6:.2f} M"
-        rows.append({"name": name, "input": size, "parameters": parameters, **_costs(found)})
+        parameters = {"parameters": f"{found.parameters / 1e6:.2f} M"}
+        costs = found.numbers() if numbers else {**parameters, **_costs(found)}
+        rows.append({"name": name, "input": size, **costs})
     return rows
 
 
