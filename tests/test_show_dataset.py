@@ -55,9 +55,11 @@ def test_counts_sizes_and_faults(tmp_path, capsys):
 
 
 def test_a_clean_data_set_says_so(tmp_path, capsys):
-    make_coco(tmp_path, content())
+    make_coco(tmp_path, content(area=2000.0))  # the segment's, which counts, not the box's 202.5
     assert cli.main(["show", "dataset", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("problems    none")
+    said = capsys.readouterr().out
+    assert "objects     1, in COCO's sizes 0 small, 1 medium, 0 large" in said
+    assert said.rstrip().endswith("problems    none")
 
 
 def test_a_bare_path_is_looked_at(tmp_path):

@@ -39,7 +39,7 @@ class Survey(Record, frozen=True, kw_only=True):
     """A data set read from its first image to its last.
 
     ``box_sides`` are square roots of box areas relative to the picture's; ``small``, ``medium`` and
-    ``large`` count boxes by COCO's areas. ``problems`` has a sentence for each fault.
+    ``large`` count objects by COCO's areas. ``problems`` has a sentence for each fault.
     """
 
     dataset: str
@@ -78,7 +78,7 @@ def survey(data: Dataset, indices: Iterable[int] | None = None) -> Survey:
             seen.sizes.append(size)
         if data.labelled:
             _truth(data, index, size, seen)
-    areas = _joined([area(truth.boxes) for truth in seen.truths])
+    areas = _joined([_areas(truth) for truth in seen.truths])
     return Survey(
         dataset=data.name,
         split=data.split,
@@ -95,6 +95,11 @@ def survey(data: Dataset, indices: Iterable[int] | None = None) -> Survey:
         box_sides=_spread(_sides(seen)),
         problems=tuple(seen.problems),
     )
+
+
+def _areas(truth: Truth) -> NDArray[np.float64]:
+    """Areas that decide what COCO calls small: the segments' where there are any."""
+    return area(truth.boxes) if truth.area is None else truth.area
 
 
 def _size(data: Dataset, index: int, problems: list[str]) -> tuple[int, int] | None:
