@@ -308,6 +308,12 @@ def test_of_several_records_of_one_cell_the_last_counts() -> None:
     assert lint_runs([dataclasses.replace(run, records=(*run.records, *old))]) == ()
 
 
+def test_two_folders_without_splits_are_not_taken_for_one() -> None:
+    run = _scored(lambda r: _everywhere(r, dataset="images", split="all"), exporter=None)
+    listed = CalibrationList(dataset="images", split="all", seed=0, sha256=("b" * 64,))
+    assert lint_runs([_artifacts(run, INT8, calibration=listed)]) == ()
+
+
 def test_cells_that_failed_are_not_linted() -> None:
     record = replace(_clean().records[0], state="crashed", git_dirty=True)
     assert lint_record(record, None, {}) == ()
