@@ -98,7 +98,7 @@ class RpcSession(Session):
         with self._connection():
             self._device = self._remote.cpu(0)
             self._file = f"{artifact.sha256[:16] or 'model'}.so"
-            self._remote.upload(str(path), target=self._file)
+            self._remote.upload(bytearray(path.read_bytes()), target=self._file)
         try:
             library = self._remote.load_module(self._file)
             self._machine: Any = tvm.runtime.vm.VirtualMachine(library, self._device)

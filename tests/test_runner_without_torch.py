@@ -1,12 +1,13 @@
 """A device needs the core and one runtime: neither torch nor TensorFlow.
 
-A fresh virtual environment gets the core with LiteRT, and an artifact that was exported here runs
-there: loaded and verified, prepared, inferred, decoded.
+A fresh virtual environment gets the core with LiteRT or TVM's runtime, and an artifact that was
+exported here runs there: loaded and verified, prepared, inferred, decoded.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 import shutil
 import subprocess
@@ -28,11 +29,18 @@ from harness.records import Artifact, ModelSpec
 pytest.importorskip("ai_edge_litert", reason="the runtime under test")
 torch = pytest.importorskip("torch", reason="the reference")
 pytest.importorskip("tensorflow", reason="makes the file that is run here and there")
+pytest.importorskip("tvm", reason="makes the module that is run here and there")
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("harness", "models", "exporters", "runners", "pyproject.toml", "README.md", "LICENSE")
-ABSENT = ("torch", "tensorflow", "onnxruntime", "tvm", "matplotlib")
+FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "ai_edge_litert", "tvm", "matplotlib")
+RUNTIMES = {
+    "tflite_float": ("litert", "litert_cpu", "ai_edge_litert"),
+    "tflite_int8": ("litert", "litert_cpu", "ai_edge_litert"),
+    "tvm_dense": ("tvm-runtime", "tvm_cpu", "tvm"),
+}
+"""Extra, runner and module that run what an exporter makes."""
 
 ON_THE_DEVICE = """
 import importlib.util, sys
@@ -44,13 +52,13 @@ from harness.images import Preprocessor
 from harness.interfaces import RUNNERS, RunOptions
 
 folder, answers = map(Path, sys.argv[1:3])
-present = [name for name in sys.argv[3:] if importlib.util.find_spec(name) is not None]
+present = [name for name in sys.argv[4:] if importlib.util.find_spec(name) is not None]
 assert not present, f"{present} can be imported"
 assert "site-packages" in artifacts.__file__, artifacts.__file__
 artifact = artifacts.load(folder)
 image = artifacts.golden(folder).images[0]
 prepare = Preprocessor(artifact.image, artifact.inputs[0])
-runner = RUNNERS.get("litert_cpu")()
+runner = RUNNERS.get(sys.argv[3])()
 with runner.open(artifact, folder, RunOptions(threads=1)) as session:
     raw = session.run(prepare(image))
 (found,) = decode(raw, priors=artifacts.priors(folder), decoding=artifact.decoding,
@@ -61,9 +69,12 @@ np.savez(answers, logits=raw.logits, offsets=raw.offsets, boxes=found.boxes,
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of a virtual environment that holds the core and LiteRT."""
-    folder = tmp_path_factory.mktemp("device")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Python of a virtual environment that holds the core and a runtime, by the runtime's extra."""
+    return functools.cache(lambda extra: _environment(tmp_path_factory.mktemp("device"), extra))
+
+
+def _environment(folder: Path, extra: str) -> Path:
     source = folder / "source"  # pip builds inside the tree that it installs
     source.mkdir()
     for name in SOURCES:
@@ -74,7 +85,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, source / name)
     _call(sys.executable, "-m", "venv", str(folder / "venv"))
     python = folder / "venv" / "bin" / "python"
-    _call(str(python), "-m", "pip", "install", "--quiet", f"{source}[litert]")
+    _call(str(python), "-m", "pip", "install", "--quiet", f"{source}[{extra}]")
     return python
 
 
@@ -85,7 +96,7 @@ def _call(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
 
-@pytest.fixture(scope="module", params=["tflite_float", "tflite_int8"])
+@pytest.fixture(scope="module", params=RUNTIMES)
 def published(
     request: pytest.FixtureRequest,
     tiny_spec: ModelSpec,
@@ -96,7 +107,7 @@ def published(
     staging = tmp_path_factory.mktemp("staging") / "artifact"
     staging.mkdir()
     exporter = EXPORTERS.get(request.param)()
-    options = {"io": "int8"} if exporter.calibrates else {}
+    options = {**exporter.options, **({"io": "int8"} if exporter.calibrates else {})}
     network = tiny_spec.build()
     made = exporter.export(
         ExportJob(
@@ -147,7 +158,9 @@ def here(folder: Path) -> dict[str, NDArray[Any]]:
     artifact = artifacts.load(folder)
     image = artifacts.golden(folder).images[0]
     prepare = Preprocessor(artifact.image, artifact.inputs[0])
-    with RUNNERS.get("litert_cpu")().open(artifact, folder, RunOptions(threads=1)) as session:
+    with RUNNERS.get(RUNTIMES[artifact.exporter][1])().open(
+        artifact, folder, RunOptions(threads=1)
+    ) as session:
         raw = session.run(prepare(image))
     logits, offsets = artifact.outputs
     (found,) = decode(
@@ -161,10 +174,13 @@ def here(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def test_an_artifact_runs_where_there_is_no_torch(
-    device: Path, published: Path, tmp_path: Path
+    device: Callable[[str], Path], published: Path, tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.npz"
-    _call(str(device), "-I", "-c", ON_THE_DEVICE, str(published), str(answers), *ABSENT)
+    extra, runner, module = RUNTIMES[artifacts.load(published).exporter]
+    absent = [name for name in FRAMEWORKS if name != module]
+    python = str(device(extra))
+    _call(python, "-I", "-c", ON_THE_DEVICE, str(published), str(answers), runner, *absent)
     expected = here(published)
     with np.load(answers) as got:
         assert set(got) == set(expected)
@@ -174,16 +190,21 @@ def test_an_artifact_runs_where_there_is_no_torch(
 
 
 def test_a_damaged_artifact_is_refused_there_too(
-    device: Path, published: Path, tmp_path: Path
+    device: Callable[[str], Path], published: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(published, copy)
-    with (copy / "model.tflite").open("r+b") as stream:
+    artifact = artifacts.load(copy)
+    extra, runner, _ = RUNTIMES[artifact.exporter]
+    (model,) = (entry.path for entry in artifact.files if entry.role == "model")
+    with (copy / model).open("r+b") as stream:
         stream.seek(-1, os.SEEK_END)
         stream.write(b"\x7f")
+    python, answers = str(device(extra)), str(tmp_path / "answers.npz")
     with pytest.raises(AssertionError, match=r"ArtifactDamaged: .*SHA-256"):
-        _call(str(device), "-I", "-c", ON_THE_DEVICE, str(copy), str(tmp_path / "answers.npz"))
+        _call(python, "-I", "-c", ON_THE_DEVICE, str(copy), answers, runner)
 
 
-def test_the_command_line_works_there(device: Path) -> None:
-    _call(str(device.with_name("detbench")), "list", "runners")
+@pytest.mark.parametrize("extra", ["litert", "tvm-runtime"])
+def test_the_command_line_works_there(device: Callable[[str], Path], extra: str) -> None:
+    _call(str(device(extra).with_name("detbench")), "list", "runners")
