@@ -1,8 +1,9 @@
 """Dense or sparse, layer by layer: the forms that a layer can take, timed on this machine.
 
-All candidates are compiled together, without threads, and run in turns; the least time of each
-counts. What was timed once is remembered in the cache, by the kernel's code, the target, the layer
-and its pattern of zeros. For a target that is not this machine, density decides.
+All candidates are compiled together, without threads, and run in turns. The least CPU time of each
+counts, which other work on the machine disturbs least. What was timed once is remembered in the
+cache, by the kernel's code, the target, the layer and its pattern of zeros. For a target that is
+not this machine, density decides.
 """
 
 from __future__ import annotations
@@ -200,10 +201,10 @@ def _time(pairs: Iterable[tuple[Layer, Form]], target: CpuTarget) -> list[float]
             tensors = [tvm.runtime.tensor(array) for array in arguments]
             function(*tensors)
             repeat = 1 if number == 0 else max(1, int(LEAST_NS / (least[index] * 1e9)))
-            start = time.perf_counter_ns()
+            start = time.thread_time_ns()
             for _ in range(repeat):
                 function(*tensors)
-            least[index] = min(least[index], (time.perf_counter_ns() - start) / repeat / 1e9)
+            least[index] = min(least[index], (time.thread_time_ns() - start) / repeat / 1e9)
     return least
 
 
