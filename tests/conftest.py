@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.support import deterministic
 from harness import artifacts
 from harness.interfaces import EXPORTERS, MODELS, Exported, Exporter, ExportJob, RawOutputs
 from harness.records import Artifact, Cell, Decoding, ImageSpec, ModelSpec, Scalar, Source
@@ -240,18 +240,6 @@ def export_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
     return make
 
 
-def _golden_values(key: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The weights that the golden outputs were made with, as the reference's README defines."""
-    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    if key.endswith(("running_mean", "bias")):
-        return rng.normal(0, 0.1, shape)
-    if len(shape) == 1:
-        return rng.uniform(0.5, 1.5, shape)
-    return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-
-
 @pytest.fixture(scope="session")
 def golden_mb2() -> ModelSpec:
     """``mb2_ssd_lite`` with 21 classes, whose `build` gives the weights of the golden outputs."""
@@ -262,7 +250,7 @@ def golden_mb2() -> ModelSpec:
         network = spec.build()
         network.load_state_dict(
             {
-                key: torch.from_numpy(_golden_values(key, tuple(value.shape)))
+                key: torch.from_numpy(deterministic(key, tuple(value.shape)))
                 for key, value in network.state_dict().items()
             }
         )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.support import deterministic
 from harness.errors import BadConfig
 from harness.interfaces import MODELS
 from harness.records import ModelSpec, Scalar
@@ -54,20 +55,6 @@ def size_of(facts: dict[str, Any]) -> tuple[int, int]:
 def make(model: str, classes: int, options: dict[str, Scalar]) -> ModelSpec:
     labels = ("background", *(f"class {i}" for i in range(1, classes)))
     return MODELS.get(model)(labels, **options)
-
-
-def deterministic(key: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The weights that the golden outputs were made with, as the reference's README defines."""
-    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    if key.endswith("running_var"):
-        return rng.uniform(0.5, 1.5, shape)
-    if key.endswith(("running_mean", "bias")):
-        return rng.normal(0, 0.1, shape)
-    if len(shape) == 1:
-        return rng.uniform(0.5, 1.5, shape)
-    return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
 
 
 def filled(spec: ModelSpec, shared: Path, facts: dict[str, Any]) -> nn.Module:
