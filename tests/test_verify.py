@@ -81,6 +81,34 @@ def test_a_figure_that_was_sealed_again_does_not_follow_from_its_samples(
     assert problem["what"].startswith("latency.inference says ")
 
 
+def test_samples_without_a_figure_and_the_value_of_a_first_round_hold(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def merged(m: Measurement) -> Measurement:
+        """As a cell of several rounds has them, see `harness.rounds.merge`."""
+        if m.metric.startswith("parity."):
+            both = (m.value or 0.0, (m.value or 0.0) + 1)
+            return msgspec.structs.replace(m, samples=both, conditions={"rounds": [1, 1]})
+        if m.metric == "latency.warmup_inference":
+            return msgspec.structs.replace(m, conditions={"rounds": [len(m.samples)]})
+        return m
+
+    name = f"{MB2}-onnx_int8-latency-t1"
+    _rewrite(run, name, merged)
+    code, text = _verify(capsys, run)
+    assert code == 0, text
+    assert "does not say how" not in text
+
+    def other(m: Measurement) -> Measurement:
+        wrong = m.metric == "parity.logits.sqnr_db"
+        return msgspec.structs.replace(m, value=m.samples[1]) if wrong else m
+
+    _rewrite(run, name, other)
+    code, text = _verify(capsys, run)
+    assert code == 1
+    assert "parity.logits.sqnr_db says" in text
+
+
 def _scored(run: Path) -> Found:
     """Real detections for the int8 cell, and its scores computed from them."""
     path = write_boxes(run, frozenset({1, 2}))

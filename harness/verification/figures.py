@@ -130,10 +130,12 @@ def _timed(record: RunRecord, where: str) -> Iterator[Problem | str | None]:
             yield Problem(where, what)
         if item.conditions.get("statistic") == "p50":
             yield _differs(item.metric, item.value, stats.percentile(item.samples, 50), where)
+        elif item.value is None:
+            continue  # samples alone, no figure
         elif rounds or item.metric.startswith(ONCE_A_ROUND):
             # what has no statistic keeps the value of its first round, see `harness.rounds.merge`
             yield _differs(item.metric, item.value, item.samples[0], where)
-        elif item.value is not None:
+        else:
             yield f"{item.metric} does not say how it follows from its samples"
 
 
