@@ -21,6 +21,7 @@ import numpy as np
 if __name__ == "__main__":  # run as a script, the checkout is not on the path unless installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.rounds import floor_rounds
 from harness.stats import Verdict, compare, noise_floor
 from harness.timing import Tier, round_order, time_calls
 
@@ -43,12 +44,14 @@ def one_round(work: int) -> list[float]:
 
 def one_run(seed: int) -> tuple[float, Verdict, Verdict]:
     """The noise floor, the verdict on the twin, and the one on the slower cell."""
+    count = floor_rounds(ROUNDS, trial=False)
+    control = [_in_child(WORK["A"]) for _ in range(count)]
+    floor = noise_floor(control, per_cell=ROUNDS) or 0.0
     names = list(WORK)
     rounds: dict[str, list[list[float]]] = {name: [] for name in names}
     for number in range(ROUNDS):
         for cell in round_order(len(names), number, seed):
             rounds[names[cell]].append(_in_child(WORK[names[cell]]))
-    floor = noise_floor(_in_turns(rounds["A"], rounds["A again"])) or 0.0
     return floor, _verdict(rounds, "A again", floor), _verdict(rounds, "B", floor)
 
 
@@ -61,10 +64,6 @@ def _verdict(rounds: dict[str, list[list[float]]], name: str, floor: float) -> V
         rounds=([len(part) for part in a], [len(part) for part in b]),
         names=("A", name),
     )
-
-
-def _in_turns(a: Sequence[list[float]], b: Sequence[list[float]]) -> list[list[float]]:
-    return [part for pair in zip(a, b, strict=True) for part in pair]
 
 
 def _in_child(work: int) -> list[float]:
@@ -85,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         floor, twin, slower = one_run(seed)
         alarms += twin.outcome != "indistinguishable"
         found += slower.outcome == "slower"
-        print(f"{seed + 1:3} floor {floor:6.1%}  {twin.sentence}\n{'':18}{slower.sentence}")
+        print(f"{seed + 1:3} floor {floor:6.1%}  {twin.sentence}", flush=True)
+        print(f"{'':18}{slower.sentence}", flush=True)
     print(f"false alarms: {alarms} of {runs}; planted 15 % found: {found} of {runs}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,12 +12,14 @@ import pytest
 
 from harness import crowd, profiling, sustained
 from harness.errors import DetbenchError, Unsupported
-from harness.interfaces import Operator
+from harness.interfaces import RUNNERS, Operator, RunOptions
 from harness.machine_state import MachineState, state
 from harness.pacing import Paced, time_paced
+from harness.records import ModelSpec
 from harness.timing import Tier
 from runners import _profile_ort, _profile_tvm
 
+MakeArtifact = Callable[..., Any]
 MS = 1_000_000
 TIER = Tier(name="quick", samples=10, seconds=0, warmup_calls=0, warmup_seconds=0)
 
@@ -172,6 +175,31 @@ def test_a_profile_keeps_every_sample_of_every_operator() -> None:
     assert found[0].conditions == {"name": "a", "kind": "Conv", "work": "convolution"}
     with pytest.raises(Unsupported, match="no operator"):
         profiling.measurements([])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("exporter", "runner"),
+    [("onnx_float", "ort_cpu"), ("torch_float", "torch_cpu"), ("tflite_float", "litert_cpu")],
+)
+def test_a_real_runtime_tells_its_convolutions(
+    exporter: str, runner: str, tiny_spec: ModelSpec, export_artifact: MakeArtifact
+) -> None:
+    artifact, folder = export_artifact(exporter, tiny_spec)
+    spec = artifact.inputs[0]
+    images = [np.zeros(spec.shape, spec.dtype)] * 3
+    operators = RUNNERS.get(runner)().profile(artifact, folder, RunOptions(), images)
+    found = profiling.measurements(operators)
+    assert {len(m.samples) for m in found} == {3}
+    assert "convolution" in {m.conditions["work"] for m in found}
+
+
+def test_a_runtime_without_a_profiler_says_so() -> None:
+    from tests.test_latency import Pretending, opened
+
+    artifact = opened(Pretending()).artifact
+    with pytest.raises(Unsupported, match="null does not tell"):
+        RUNNERS.get("null")().profile(artifact, Path(), RunOptions(), [])
 
 
 def test_ort_s_events_become_operators_without_the_warm_up() -> None:
