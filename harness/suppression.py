@@ -23,7 +23,7 @@ from harness.records import Decoding
 
 Boxes = NDArray[np.float64]
 Indices = NDArray[np.int64]
-AHEAD = 4
+AHEAD = 16
 """Boxes that are tried first, as a multiple of the survivors that are wanted."""
 BLOCK = 64
 """Boxes of a class that are compared with each other at once."""
