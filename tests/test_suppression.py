@@ -165,6 +165,19 @@ def test_soft_scores_by_hand() -> None:
     assert gaussian == pytest.approx([0.8, 0.4, 0.6 * np.exp(-0.5)])
 
 
+def test_survivors_behind_many_suppressed_boxes_are_found() -> None:
+    """The best boxes are tried first; where nearly all are one object, the rest must follow."""
+    boxes = np.array([[0, 0, 1, 1]] * 500 + [[2, 0, 3, 1], [4, 0, 5, 1], [6, 0, 7, 1]], float)
+    labels = np.ones(503, np.int64)
+    for limit, expected in (
+        (1, [0]),
+        (2, [0, 500]),
+        (3, [0, 500, 501]),
+        (None, [0, *range(500, 503)]),
+    ):
+        assert hard(boxes, labels, rule(0.45, limit)).tolist() == expected
+
+
 def test_nothing_in_nothing_out() -> None:
     none = np.zeros((0, 4)), np.zeros(0, np.int64)
     assert hard(*none, Decoding()).tolist() == []
