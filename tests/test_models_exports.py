@@ -1,7 +1,7 @@
 """Detectors with operators of their own through ONNX and TFLite on small inputs, against PyTorch.
 
 Hard swish and squeeze-and-excite, dilated branches that are joined, fire modules and pools,
-Every model by every exporter at full size is `benchmarks/support.py`.
+TensorFlow's padding. Every model by every exporter at full size is `benchmarks/support.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ FAMILIES = (
     "mb3_small_ssd_lite",
     "rfb_320_face",
     "sq_ssd_lite",
+    "ssdlite_mobilenet_v2_coco",
 )
 SIZE = (96, 128)
 """Not square, so that nobody takes one side for the other."""
