@@ -72,7 +72,8 @@ def _small(content: Page) -> str:
     """The page with as many pictures as `MOST_BYTES` allows."""
     text = html(content)
     for most in FEWER:
-        if len(text.encode()) <= MOST_BYTES:
+        pictures = any(one.mistakes or one.changed for one in content.looking.looks)
+        if len(text.encode()) <= MOST_BYTES or not pictures:
             break
         text = html(replace(content, looking=with_pictures(content.looking, most)))
     return text
