@@ -2,9 +2,9 @@
 
 Paper: MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381), section 6.2.
 The baseline that TinyML_Det (https://github.com/Chadlikouider/TinyML_Det at 911ecfc) compares its
-EtinyNet with; that project publishes neither its code nor a checkpoint, so the composition is
-ours: expanded activations at strides 8 and 16, the last layer at 32, three extra maps, and
-EtinyNet's priors. Channels are multiples of 8, as in the paper's code.
+EtinyNet with. Its own definition of that baseline is not known to us, so the composition is ours
+and no published checkpoint loads: expanded activations at strides 8 and 16, the last layer at 32,
+three extra maps, and EtinyNet's priors. Channels are multiples of 8, as in the paper's code.
 Tensors: input (n, 3, 256, 256) float32 RGB with ImageNet's mean and standard deviation; logits
 (n, 6132, classes), offsets (n, 6132, 4).
 """

@@ -1,7 +1,7 @@
 """Multiply-accumulates of the backbones, against the figures that their authors publish.
 
-TinyML_Det's figures are those of thop, which adds four operations for every element that a batch
-norm answers; the convolutions alone, which torch counts, are what ours report.
+TinyML_Det's figures equal the convolutions plus four operations for every element that a batch norm
+answers; the convolutions alone, which torch counts, are what ours report.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from harness.report import pressed, scaling
 from harness.report.chart_style import Look, drawing, looks
@@ -49,9 +50,9 @@ def sections(groups: Sequence[Group], joined: Joined, timings: Timings) -> tuple
     known = looks(series | {entry.runner for entry in entries})
     with drawing():
         for key, heading, intro, draw in PER_GROUP:
-            charts = [chart for group in groups if (chart := draw(group, known, timings))]
-            if charts:
-                shown = tuple(charts[:MOST_CHARTS])
+            drawn = (draw(group, known, timings) for group in groups)
+            shown = tuple(islice((chart for chart in drawn if chart), MOST_CHARTS))
+            if shown:
                 found.append(Section(key=key, heading=heading, intro=intro, charts=shown))
         charts = _sustained(joined, known)
         if charts:

@@ -21,7 +21,7 @@ from harness.report.figures import significant
 ROW_IN = 0.44
 BAR = 0.4
 FRAME_IN = 0.62
-HATCHES = ("....", "////", "", "\\\\\\\\")
+HATCHES = ("----", "////", "", "\\\\\\\\")
 STAGES = ("decoding the file", "pre-processing", "inference", "decode + NMS")
 NETWORK = STAGES.index("inference")
 

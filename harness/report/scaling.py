@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,9 @@ def _knee(rows: Sequence[Row], timings: Timings, floors: Mapping[int, float | No
 
 def advice_table(joined: Joined, timings: Timings, floors: Mapping[int, float | None]) -> Table:
     """The thread advisor: how many threads to ask for, and whether the runtime took them."""
+    same: defaultdict[tuple[int, str, str], list[Row]] = defaultdict(list)
+    for row in joined.rows:
+        same[_swept(row)].append(row)
     table = Table(
         key="threads",
         caption=(
@@ -86,15 +90,21 @@ def advice_table(joined: Joined, timings: Timings, floors: Mapping[int, float | 
             Column(key="efficiency", label="Efficiency", unit="%", numeric=True),
             Column(key="used", label="Used of asked"),
         ),
-        lines=tuple(_advice(knee, joined) for knee in knees(joined.rows, timings, floors)),
+        lines=tuple(
+            _advice(knee, same[_swept(knee.row)]) for knee in knees(joined.rows, timings, floors)
+        ),
         empty="No export was timed with more than one number of threads.",
     )
     return table.without(joined.constant)
 
 
-def _advice(knee: Knee, joined: Joined) -> TableLine:
+def _swept(row: Row) -> tuple[int, str, str]:
+    """What rows have in common that differ by threads, batch or cores."""
+    return row.run, row.model, row.pair
+
+
+def _advice(knee: Knee, same: Sequence[Row]) -> TableLine:
     row = knee.row
-    same = [r for r in joined.rows if (r.run, r.model, r.pair) == (row.run, row.model, row.pair)]
     return TableLine(
         values=(
             text(row.machine),
