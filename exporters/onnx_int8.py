@@ -4,14 +4,16 @@ Format: https://onnx.ai (Apache-2.0), quantized by ONNX Runtime (MIT): activatio
 weights int8 per output channel, scheme of Jacob et al. 2018, arXiv 1712.05877. Options:
 ``calibration`` chooses the ranges (``minmax``: the extremes over the calibration images;
 ``entropy``, ``percentile``: by histograms, slower); ``reduce_range`` uses 7 bits of the weights,
-for x86 CPUs without VNNI, whose 16-bit sums saturate otherwise; ``opset``; ``outputs`` and
-``names`` as `exporters._outputs` and `exporters._onnx_tail` say: what they add stays in float.
+for x86 CPUs without VNNI, whose 16-bit sums saturate otherwise (null: as the exporting machine's
+own CPU needs it); ``opset``; ``outputs`` and ``names`` as `exporters._outputs` and
+`exporters._onnx_tail` say: what they add stays in float.
 Tensors: image (1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4), or what
 ``outputs`` names, all float32.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
@@ -25,6 +27,7 @@ from exporters._onnx_tail import OPTIONS, attach, bad_tail, exported
 from exporters._ort_quantize import CALIBRATIONS, quantize
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
+from harness.machine import Machine, machine_record
 from harness.records import ModelSpec, Options, Scalar
 
 
@@ -41,7 +44,7 @@ class OnnxInt8(Exporter):
     typical_export_s = 50.0
     options: ClassVar[Options] = {
         "calibration": "minmax",
-        "reduce_range": False,
+        "reduce_range": None,
         "opset": OPSET,
         **OPTIONS,
     }
@@ -50,6 +53,7 @@ class OnnxInt8(Exporter):
         """An unknown calibration method, an operator set out of range, outputs not possible."""
         return (
             bad_choice("calibration", options["calibration"], CALIBRATIONS)
+            or _bad_reduce_range(options["reduce_range"])
             or bad_count("opset", options["opset"], *OPSETS)
             or bad_tail(self.name, spec, options)
         )
@@ -58,6 +62,8 @@ class OnnxInt8(Exporter):
         """Write ``model.onnx``."""
         check_calibration(job)
         model = float_model(job, opset=int(job.options["opset"] or OPSET))
+        asked = job.options["reduce_range"]
+        reduced = saturates(machine_record()) if asked is None else bool(asked)
         path = job.folder / FILE
         with ExitStack() as stack:
             stack.enter_context(toolchain("ONNX Runtime", job.spec.name))
@@ -70,7 +76,21 @@ class OnnxInt8(Exporter):
                 path,
                 job,
                 method=str(job.options["calibration"]),
-                reduce_range=bool(job.options["reduce_range"]),
+                reduce_range=reduced,
             )
         write(attach(require("onnx", extra="onnx").load(str(path)), job), path)
-        return exported(job)
+        done = exported(job)
+        note = f"weights have {7 if reduced else 8} bits"
+        return dataclasses.replace(done, notes=(*done.notes, note))
+
+
+def saturates(machine: Machine) -> bool:
+    """Whether ONNX Runtime adds products of 8-bit weights in 16 bits on this CPU: x86, no VNNI."""
+    x86 = machine.architecture in ("x86_64", "AMD64", "i686")
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(machine.features or ())
+
+
+def _bad_reduce_range(value: Scalar) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    return f"option reduce_range={value} is no truth value: give true, false or null"

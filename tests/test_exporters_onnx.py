@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from harness.errors import BadImage, ExportFailed
 from harness.interfaces import EXPORTERS, RUNNERS, ExportJob, RawOutputs, RunOptions
+from harness.machine import machine_record
 from harness.records import Artifact, ModelSpec, Scalar
 
 torch = pytest.importorskip("torch", reason="exporters start from a torch network")
@@ -23,6 +25,7 @@ pytest.importorskip("onnxruntime", reason="runs what was exported")
 
 from torch import nn  # noqa: E402  # after the skip
 
+from exporters import onnx_int8  # noqa: E402  # after the skip
 from exporters._ort_quantize import CALIBRATIONS, tail  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
@@ -192,12 +195,39 @@ def test_int8_reduced_range_uses_seven_bits(
     tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
 ) -> None:
     _, reduced = export_artifact("onnx_int8", tiny_spec, tiny_calibration, reduce_range=True)
-    _, whole = export_artifact("onnx_int8", tiny_spec, tiny_calibration)
+    _, whole = export_artifact("onnx_int8", tiny_spec, tiny_calibration, reduce_range=False)
     largest = [
         max(int(np.abs(quantized.astype(int)).max()) for quantized, _ in weights(read(folder)))
         for folder in (reduced, whole)
     ]
     assert largest == [64, 127]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "reduced"),
+    [
+        ("x86_64", ("avx", "avx2", "fma"), True),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", None, True),
+        ("aarch64", ("asimd", "asimddp"), False),
+    ],
+)
+def test_weights_have_seven_bits_where_sums_have_sixteen(
+    architecture: str, features: tuple[str, ...] | None, reduced: bool
+) -> None:
+    machine = msgspec.structs.replace(
+        machine_record(), architecture=architecture, features=features
+    )
+    assert onnx_int8.saturates(machine) is reduced
+
+
+def test_by_default_weights_are_what_this_cpu_needs(
+    tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
+) -> None:
+    artifact, _ = export_artifact("onnx_int8", tiny_spec, tiny_calibration)
+    bits = 7 if onnx_int8.saturates(machine_record()) else 8
+    assert f"weights have {bits} bits" in artifact.notes
 
 
 def test_int8_leaves_nothing_but_the_model(
@@ -252,6 +282,7 @@ def test_an_unreadable_calibration_image_keeps_its_own_error(
         ("onnx_float", {"batch": 0}, "option batch=0 is out of range"),
         ("onnx_int8", {"calibration": "median"}, "give minmax or entropy or percentile"),
         ("onnx_int8", {"opset": 17}, "from 18 to 23"),
+        ("onnx_int8", {"reduce_range": "no"}, "give true, false or null"),
     ],
 )
 def test_impossible_options_are_named(

@@ -224,8 +224,8 @@ def test_io_int8_quantizes_the_tensors_and_float32_does_not(int8_file: Made) -> 
 
 def test_io_of_another_type_is_unsupported(tiny_spec: ModelSpec) -> None:
     exporter = EXPORTERS.get("tflite_int8")()
-    assert exporter.unsupported(tiny_spec, {"io": "int8"}) is None
-    reason = exporter.unsupported(tiny_spec, {"io": "uint8"})
+    assert exporter.unsupported(tiny_spec, {**exporter.options, "io": "int8"}) is None
+    reason = exporter.unsupported(tiny_spec, {**exporter.options, "io": "uint8"})
     assert reason == "option io of tflite_int8 is float32 or int8, not 'uint8'"
 
 
