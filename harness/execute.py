@@ -146,7 +146,7 @@ class Execution:
                 detections=str(self.folder.detections_path(planned.id)),
                 reference=str(found) if paired else None,
             )
-            with progress.step(_title(planned)):
+            with progress.step(planned.title):
                 self._finish(planned, [self._score_cell(task, planned, cluster)])
 
         with contextlib.ExitStack() as stack:
@@ -208,7 +208,7 @@ class Execution:
                 if any(result.state not in MEASURED for result in sink):
                     continue
                 turn = Turn(f"{planned.id}.r{number}", number, place, len(cells))
-                with progress.step(f"{_title(planned)}, round {number + 1} of {rounds}"):
+                with progress.step(f"{planned.title}, round {number + 1} of {rounds}"):
                     sink.append(self._round(planned, turn))
                 if number == rounds - 1 or sink[-1].state not in MEASURED:
                     self._finish(planned, sink)
@@ -217,7 +217,7 @@ class Execution:
         """Profiles and sustained runs, one after the other: none shares the machine or a timing."""
         cells = [*self._open("profile"), *self._open("sustain")]
         for place, planned in enumerate(cells):
-            with progress.step(_title(planned)):
+            with progress.step(planned.title):
                 turn = Turn(f"{planned.id}.r0", 0, place, len(cells))
                 self._finish(planned, [self._round(planned, turn)])
 
@@ -228,7 +228,7 @@ class Execution:
         found: list[ChildResult] = []
         for number in range(count):
             turn = Turn(f"{planned.id}.aa{number}", 1 + number, number, count)
-            with progress.step(f"noise floor, {_title(planned)}, {number + 1} of {count}"):
+            with progress.step(f"noise floor, {planned.title}, {number + 1} of {count}"):
                 found.append(self._round(planned, turn))
             if found[-1].state not in MEASURED:
                 return None
@@ -380,13 +380,6 @@ class Execution:
         record = msgspec.structs.replace(record, findings=found)
         self.folder.write_record(record)
         self.records[planned.id] = record
-
-
-def _title(planned: PlannedCell) -> str:
-    cell = planned.cell
-    unit = "thread" if cell.threads == 1 else "threads"
-    threads = f", {cell.threads} {unit}" if cell.measure == "latency" else ""
-    return f"{cell.measure} {cell.model_name} {cell.exporter} {cell.runner}{threads}"
 
 
 def intact(folder: Path) -> bool:

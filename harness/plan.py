@@ -47,6 +47,14 @@ class PlannedCell(NamedTuple):
     def planned_id(self) -> PlannedId:
         return PlannedId(id=self.id, cell=self.cell)
 
+    @property
+    def title(self) -> str:
+        """What a person is told is being measured."""
+        cell = self.cell
+        unit = "thread" if cell.threads == 1 else "threads"
+        threads = f", {cell.threads} {unit}" if cell.measure == "latency" else ""
+        return f"{cell.measure} {cell.model_name} {cell.exporter} {cell.runner}{threads}"
+
 
 class Plan(NamedTuple):
     """All cells in the order asked, and what was left out because it is not installed.

@@ -162,9 +162,15 @@ def test_timed_outputs_are_held_against_the_accuracy_run(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("cheat", "caught"), [("", False), ("cache", True)])
 def test_a_runtime_that_caches_is_caught(cheat: str, caught: bool) -> None:
-    found = timed(Pretending(cheat))
-    fresh, repeated = (found[f"latency.{name}"].samples for name in ("fresh", "repeated"))
-    assert (stats.caching(fresh, repeated) is not None) == caught
+    """Up to three tries: a busy machine may hide a cache from a dozen calls, or feign one."""
+    seen = []
+    for _ in range(3):
+        found = timed(Pretending(cheat))
+        fresh, repeated = (found[f"latency.{name}"].samples for name in ("fresh", "repeated"))
+        seen.append(stats.caching(fresh, repeated) is not None)
+        if seen[-1] == caught:
+            return
+    pytest.fail(f"a cache was seen: {seen}, planted: {caught}")
 
 
 def test_a_batch_is_fed_whole_and_each_picture_gets_its_own_answer() -> None:

@@ -35,6 +35,7 @@ def test_a_second_definition_names_both_places(tmp_path: Path) -> None:
     code = (
         "from harness.interfaces import RUNNERS, Runner\n"
         "@RUNNERS.register\nclass Twice(Runner):\n    name = 'twice'\n"
+        "    modules, formats, extra = ('no_such_framework',), frozenset(), 'all'\n"
         "    def open(self, artifact, folder, options): ...\n"
     )
     first, second = tmp_path / "one.py", tmp_path / "two.py"

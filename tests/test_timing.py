@@ -214,7 +214,8 @@ def test_a_stage_too_short_for_the_clock_has_samples_and_no_value() -> None:
 
     found = time_stages({"short": step(5000), "long": step(MS)}, SHORT, clock=clock)
     short, long = (found[name].measurements(name)[0] for name in ("short", "long"))
-    assert (short.value, short.conditions["too_short"], len(short.samples)) == (None, True, 98)
+    assert (short.value, short.conditions["too_short"]) == (None, True)
+    assert len(short.samples) == len(long.samples) > SHORT.samples
     assert long.value == MS + 1000
     assert "too_short" not in long.conditions
 
