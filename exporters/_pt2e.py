@@ -8,8 +8,10 @@ from typing import Any
 
 from exporters._capture import calibration_images, capture, check_calibration, toolchain
 from exporters._fold import prune
+from exporters._int8_sums import saturates
 from harness.extras import require
 from harness.interfaces import ExportJob
+from harness.machine import machine_record
 
 _PT2E = "torchao.quantization.pt2e"
 
@@ -25,7 +27,8 @@ def quantize(job: ExportJob) -> Any:
         steps = require(f"{_PT2E}.quantize_pt2e", extra="torch")
         x86 = require(f"{_PT2E}.quantizer.x86_inductor_quantizer", extra="torch")
         quantizer = x86.X86InductorQuantizer()
-        quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+        reduced = saturates(machine_record())
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduced))
         module = capture(job.network, job.spec).module(check_guards=False)
         module = steps.prepare_pt2e(module, quantizer)
         with torch.no_grad(), _one_thread(torch):

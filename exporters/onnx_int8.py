@@ -22,12 +22,13 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 from exporters._capture import bad_choice, bad_count, check_calibration, toolchain
+from exporters._int8_sums import saturates
 from exporters._onnx import FILE, OPSET, OPSETS, float_model, write
 from exporters._onnx_tail import OPTIONS, attach, bad_tail, exported
 from exporters._ort_quantize import CALIBRATIONS, quantize
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
-from harness.machine import Machine, machine_record
+from harness.machine import machine_record
 from harness.records import ModelSpec, Options, Scalar
 
 
@@ -82,12 +83,6 @@ class OnnxInt8(Exporter):
         done = exported(job)
         note = f"weights have {7 if reduced else 8} bits"
         return dataclasses.replace(done, notes=(*done.notes, note))
-
-
-def saturates(machine: Machine) -> bool:
-    """Whether ONNX Runtime adds products of 8-bit weights in 16 bits on this CPU: x86, no VNNI."""
-    x86 = machine.architecture in ("x86_64", "AMD64", "i686")
-    return x86 and not {"avx512_vnni", "avx_vnni"} & set(machine.features or ())
 
 
 def _bad_reduce_range(value: Scalar) -> str | None:

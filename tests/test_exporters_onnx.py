@@ -25,7 +25,7 @@ pytest.importorskip("onnxruntime", reason="runs what was exported")
 
 from torch import nn  # noqa: E402  # after the skip
 
-from exporters import onnx_int8  # noqa: E402  # after the skip
+from exporters._int8_sums import saturates  # noqa: E402  # after the skip
 from exporters._ort_quantize import CALIBRATIONS, tail  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
@@ -219,14 +219,14 @@ def test_weights_have_seven_bits_where_sums_have_sixteen(
     machine = msgspec.structs.replace(
         machine_record(), architecture=architecture, features=features
     )
-    assert onnx_int8.saturates(machine) is reduced
+    assert saturates(machine) is reduced
 
 
 def test_by_default_weights_are_what_this_cpu_needs(
     tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
 ) -> None:
     artifact, _ = export_artifact("onnx_int8", tiny_spec, tiny_calibration)
-    bits = 7 if onnx_int8.saturates(machine_record()) else 8
+    bits = 7 if saturates(machine_record()) else 8
     assert f"weights have {bits} bits" in artifact.notes
 
 

@@ -508,8 +508,10 @@ QUIET_EXPORT = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+import numpy as np
 from torch import nn
 from harness.interfaces import EXPORTERS, ExportJob
+from harness.records import Decoding
 
 class Network(nn.Module):
     def __init__(self):
@@ -518,10 +520,13 @@ class Network(nn.Module):
     def forward(self, x):
         return self.conv(x), self.conv(x) + 1
 
-spec = SimpleNamespace(name="quiet", image=SimpleNamespace(height=8, width=8))
-job = ExportJob(spec=spec, network=Network().eval(), options={}, calibration=None,
+spec = SimpleNamespace(name="quiet", image=SimpleNamespace(height=8, width=8),
+                       priors=np.zeros((4, 4), np.float32), labels=("background", "one"),
+                       decoding=Decoding())
+exporter = EXPORTERS.get("tflite_float")
+job = ExportJob(spec=spec, network=Network().eval(), options=exporter.options, calibration=None,
                 folder=Path(sys.argv[1]))
-EXPORTERS.get("tflite_float")().export(job)
+exporter().export(job)
 """
 
 

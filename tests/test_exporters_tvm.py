@@ -261,7 +261,9 @@ def test_every_etinynet_width(width: float, tmp_path: Path) -> None:
     image = np.random.default_rng(4).normal(0, 1, (1, 3, 256, 256)).astype(np.float32)
     found, (_, left) = run_lowered(spec, network, image, tmp_path)
     with torch.no_grad():
-        expected = network(torch.from_numpy(image))
-    for one, other in zip(found, expected, strict=True):
-        assert difference(one, other) < PARITY
+        single = network(torch.from_numpy(image))
+        double = network.double()(torch.from_numpy(image).double())
+    for one, other, exact in zip(found, single, double, strict=True):
+        # a random network can lose digits that torch's own float32 loses too
+        assert difference(one, exact) < max(PARITY, 3 * difference(other.numpy(), exact))
     assert left == "lowered by TVM itself, unscheduled: 2 concat"
