@@ -103,7 +103,7 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
     alt = "; ".join(_stages_said(bar) for bar in bars)
     share = max(bars, key=_outside)
     caption = (
-        "From left to right: decoding the picture file (dots, where it was timed), pre-processing"
+        "From left to right: decoding the picture file (level lines, where it was timed), pre-processing"
         " (rising stripes), inference (filled), decode + NMS (falling stripes); the line and the"
         " figure are the end-to-end median."
         f" The network takes {100 * (1 - _outside(share)):.0f} % of the sum in {share.label}"
