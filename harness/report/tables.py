@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.report.figures import BLANK
 
@@ -22,7 +23,7 @@ class Column:
     wide: bool = False
     pinned: bool = False
 
-    @property
+    @cached_property
     def css(self) -> str:
         """Class names for the page."""
         names = {"num": self.numeric, "wide": self.wide, "pinned": self.pinned}
