@@ -8,6 +8,7 @@ the picture and the answer over the network; `Session.time_on_device` times with
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import socket
 from collections.abc import Iterator
@@ -140,6 +141,7 @@ class RpcSession(Session):
         with contextlib.suppress(Exception):  # it may be gone already, and so is the file then
             self._remote.remove(self._file)
         self._machine = self._remote = self._device = None
+        gc.collect()  # the connection ends with the last of TVM's objects, some of which form cycles
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:
