@@ -141,7 +141,7 @@ class RpcSession(Session):
         with contextlib.suppress(Exception):  # it may be gone already, and so is the file then
             self._remote.remove(self._file)
         self._machine = self._remote = self._device = None
-        gc.collect()  # the connection ends with the last of TVM's objects, some of which form cycles
+        gc.collect()  # the connection ends with the last of TVM's objects, some are in cycles
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:
