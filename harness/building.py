@@ -9,13 +9,15 @@ import datetime as dt
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import artifacts, calibration, recipes
+from harness import artifacts, calibration, recipes, training_images
+from harness.cache import cache_dir, sha256_text
 from harness.errors import ExportFailed, Unsupported
 from harness.extras import require
 from harness.images import Preprocessor, float_input, resize
@@ -28,6 +30,7 @@ from harness.interfaces import (
     RawOutputs,
 )
 from harness.provenance import versions
+from harness.recipe_interface import TrainingImages
 from harness.records import Artifact, CalibrationList, ModelSpec
 from harness.tasks import ExportRequest, ExportTask
 
@@ -50,9 +53,14 @@ def build(task: ExportTask) -> Artifact:
     if reason := exporter.unsupported(spec, request.exporter.options):
         raise Unsupported(reason)
     network = load_network(spec, Path(request.weights_path))
-    network, done = recipes.parse(request.recipe).apply(spec, network)
     picked = calibration.pick(request.calibration)
     prepare = Preprocessor(spec.image, float_input(spec.image))
+
+    def passes() -> Iterator[NDArray[np.float32]]:
+        return (prepare(picked.data.image(index)) for index in picked.calibrating)
+
+    chain = recipes.parse(request.recipe)
+    network, done = chain.apply(spec, network, _supplies(request, passes))
     golden = np.stack([resize(picked.data.image(index), spec.image) for index in picked.golden])
     folder = Path(task.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,18 +71,14 @@ def build(task: ExportTask) -> Artifact:
             spec=spec,
             network=network,
             options=request.exporter.options,
-            calibration=(
-                (lambda: (prepare(picked.data.image(index)) for index in picked.calibrating))
-                if exporter.calibrates
-                else None
-            ),
+            calibration=passes if exporter.calibrates else None,
             folder=staging,
         )
         exported = _export(exporter, job)
         artifacts.write_extras(staging, spec.priors, answers)
         listed = (
             calibration.listing(request.calibration, picked, prepare.fingerprint)
-            if exporter.calibrates
+            if exporter.calibrates or "calibration" in chain.needs
             else None
         )
         elapsed_ns = time.perf_counter_ns() - started
@@ -83,6 +87,22 @@ def build(task: ExportTask) -> Artifact:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return artifact
+
+
+def _supplies(
+    request: ExportRequest, passes: Callable[[], Iterator[NDArray[np.float32]]]
+) -> recipes.Supplies:
+    """What the recipes of an export may draw on."""
+    training = request.training
+    identity = [calibration.digest(request.calibration)]
+    if training is not None:
+        identity.append(training_images.digest(training))
+    return recipes.Supplies(
+        calibration=passes,
+        training=TrainingImages(str(training.data), training.images) if training else None,
+        kept=cache_dir("recipes"),
+        identity=sha256_text(identity),
+    )
 
 
 def model_spec(request: ExportRequest) -> ModelSpec:

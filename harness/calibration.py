@@ -8,6 +8,7 @@ that are scored never calibrate, unless that is forced.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -110,31 +111,32 @@ def check_disjoint(calibration: Calibration, scored: str, images: int) -> None:
     if calibration.force:
         return
     picked, data = pick(calibration), open_dataset(scored, limit=images, skip_bad=True)
-    common = _common(picked, data)
-    if common:
+    both = common(picked.data, picked.calibrating, data)
+    if both:
         raise BadConfig(
-            f"{len(common)} of the {len(picked.calibrating)} images that calibrate"
-            f" ({calibration.data}) are also scored ({scored}), the first is {common[0]}: give"
+            f"{len(both)} of the {len(picked.calibrating)} images that calibrate"
+            f" ({calibration.data}) are also scored ({scored}), the first is {both[0]}: give"
             " another split with --set calibration.data=…, or accept marked rows with"
             " --set calibration.force=true"
         )
 
 
-def _common(picked: Picked, data: Dataset) -> list[str]:
-    """Names of the scored images that calibrate as well."""
-    first, second = picked.data, data
+def common(first: Dataset, indices: Iterable[int], second: Dataset) -> list[str]:
+    """Names of the images of ``second`` that are among those of ``indices`` in ``first``."""
     if isinstance(first, Shapes) and isinstance(second, Shapes):  # a scene's name says it all
-        chosen = {first.image_id(index) for index in picked.calibrating}
+        chosen = {first.image_id(index) for index in indices}
         return sorted(chosen & {second.image_id(index) for index in range(len(second))})
     if not (isinstance(first, FileDataset) and isinstance(second, FileDataset)):
         return []
-    sizes = {_size(first, index) for index in picked.calibrating}
-    known = {first.digest(index) for index in picked.calibrating}
-    return [
-        second.image_id(index)
-        for index in range(len(second))
-        if _size(second, index) in sizes and second.digest(index) in known
-    ]
+    sizes: dict[int, list[int]] = {}
+    for index in indices:
+        sizes.setdefault(_size(first, index), []).append(index)
+    found = []
+    for index in range(len(second)):
+        alike = sizes.get(_size(second, index), [])
+        if alike and second.digest(index) in {first.digest(other) for other in alike}:
+            found.append(second.image_id(index))
+    return found
 
 
 def _size(data: FileDataset, index: int) -> int:

@@ -34,6 +34,17 @@ class Calibration(Record, frozen=True, kw_only=True):
     force: bool = False
 
 
+class Training(Record, frozen=True, kw_only=True):
+    """Images that recipes train on; never the ones that are scored.
+
+    ``data`` is by default the training split beside the data that is scored, ``shapes:train`` for
+    drawn scenes; ``images`` takes its first so many.
+    """
+
+    data: str | None = None
+    images: int | None = None
+
+
 class Latency(Record, frozen=True, kw_only=True):
     """How latency is timed; ``tier`` is one of `harness.timing.TIERS`.
 
@@ -81,6 +92,7 @@ class Matrix(Record, frozen=True, kw_only=True):
     data: str = "shapes:val"
     images: int = 300
     calibration: Calibration = Calibration()
+    training: Training = Training()
     latency: Latency = Latency()
     accuracy: Accuracy = Accuracy()
     decoding: str | None = None
@@ -173,6 +185,7 @@ def _check(matrix: Matrix, where: str) -> None:
         "batches": min(matrix.batches, default=0),
         "jobs": 1 if matrix.jobs is None else matrix.jobs,
         "shards": matrix.shards,
+        "training.images": 1 if matrix.training.images is None else matrix.training.images,
     }
     for key, value in positive.items():
         if value < 1:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
-from harness import artifacts, machine
+from harness import artifacts, machine, recipes
 from harness.affinity import parse_cpus
 from harness.children import excerpt, run_child
 from harness.config import Matrix
@@ -113,9 +113,8 @@ class Execution:
             request = task.request
             name = f"export-{request.model.name}-{request.exporter.name}-{task.fingerprint[:10]}"
             with progress.step(f"export {request.model} {request.exporter}"):
-                result = run_child(
-                    task, folder=self.folder.path, name=name, timeout_s=self.matrix.timeout_s
-                )
+                limit_s = recipes.parse(request.recipe).limit_s(self.matrix.timeout_s)
+                result = run_child(task, folder=self.folder.path, name=name, timeout_s=limit_s)
             if result.state == "ok":
                 self.estimator.learn_export(task)
                 return

@@ -1,4 +1,4 @@
-"""The five things a plug-in can be, and the registries that hold them.
+"""What a plug-in can be, and the registries that hold them; recipes in `recipe_interface`.
 
 `harness.cli` and the child process look plug-ins up by name; nothing in the core imports one.
 """
@@ -194,36 +194,6 @@ class Exported:
     layers: tuple[LayerChoice, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipeJob:
-    """What a recipe is given: the network, which it may change, and all of its own options."""
-
-    spec: ModelSpec
-    network: Any
-    options: Mapping[str, Scalar]
-
-
-class Recipe(ABC):
-    """Changes a network before it is exported, and says what it did.
-
-    Class attributes: ``name`` (the file's name in ``models/recipes``), ``options`` (defaults), and
-    ``positional``, the option that a bare value sets: ``prune:0.8``. The file imports torch inside
-    functions only, because plans are made without it.
-    """
-
-    name: ClassVar[str]
-    options: ClassVar[Options] = {}
-    positional: ClassVar[str | None] = None
-
-    @abstractmethod
-    def check(self, options: Mapping[str, Scalar]) -> None:
-        """Raise BadConfig where these options cannot be followed."""
-
-    @abstractmethod
-    def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
-        """The changed network in eval mode, and sentences for the manifest."""
-
-
 class Exporter(ABC):
     """Turns a network into a file that a runtime can load.
 
@@ -363,4 +333,3 @@ class Runner(ABC):
 MODELS: Registry[ModelFactory] = Registry("models")
 EXPORTERS: Registry[type[Exporter]] = Registry("exporters")
 RUNNERS: Registry[type[Runner]] = Registry("runners")
-RECIPES: Registry[type[Recipe]] = Registry("recipes", folder="models/recipes")

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from harness import artifacts, calibration, recipes, sweep, weights
+from harness import artifacts, calibration, recipes, sweep, training_images, weights
 from harness.cache import cache_dir, sha256_text
 from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
@@ -207,14 +207,15 @@ def _exports(
     matrix: Matrix, exporters: Sequence[Request], plugins: Sequence[str]
 ) -> Iterator[_Sized]:
     labels = Path(matrix.labels) if matrix.labels else None
-    chains = [str(recipes.parse(text)) for text in matrix.recipes]
+    chains = [recipes.parse(text) for text in matrix.recipes]
     for text in matrix.models:
         model = _model(parse(text))
         found = weights.find(model.name, model.options, matrix.weights, labels)
-        for recipe, asked in itertools.product(chains, exporters):
+        for chain, asked in itertools.product(chains, exporters):
             exporter = EXPORTERS.get(asked.name)
             options = complete(asked.options, exporter.options, f"exporter {asked.name}")
-            images = _calibration(matrix, exporter)
+            trains = "training" in chain.needs
+            images = _calibration(matrix, exporter.calibrates or "calibration" in chain.needs)
             for number, batch in enumerate(sweep.batches(matrix, exporter, asked.options)):
                 sized = sweep.options_for(exporter, options, batch)
                 request = ExportRequest(
@@ -225,15 +226,16 @@ def _exports(
                     labels=found.labels,
                     exporter=Request(name=asked.name, options=sized),
                     calibration=images,
-                    recipe=recipe,
+                    recipe=str(chain),
+                    training=training_images.resolve(matrix) if trains else None,
                 )
                 yield _Sized(export_task(request, exporter, plugins), batch, number == 0)
 
 
-def _calibration(matrix: Matrix, exporter: type[Exporter]) -> Calibration:
+def _calibration(matrix: Matrix, required: bool) -> Calibration:
     """The images that calibrate, which are none of those that are scored. Raises BadConfig."""
-    found = calibration.resolve(matrix.calibration, matrix.data, required=exporter.calibrates)
-    if exporter.calibrates and "accuracy" in matrix.measures:
+    found = calibration.resolve(matrix.calibration, matrix.data, required=required)
+    if required and "accuracy" in matrix.measures:
         calibration.check_disjoint(found, matrix.data, matrix.images)
     return found
 
@@ -260,6 +262,7 @@ def fingerprint(
         [
             msgspec.json.encode(inputs, order="sorted").decode(),
             calibration.digest(request.calibration),
+            training_images.digest(request.training) if request.training else "",
             source_digest(EXPORT_SOURCES),
             msgspec.json.encode(versions(("torch", "numpy", "PIL", *exporter.modules))).decode(),
             *(Path(plugin).read_text(encoding="utf-8") for plugin in plugins),

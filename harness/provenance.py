@@ -17,6 +17,7 @@ EXPORT_SOURCES = (
     "harness/building.py",
     "harness/calibration.py",
     "harness/images.py",
+    "harness/recipes.py",
 )
 MEASURE_SOURCES = (
     "runners",

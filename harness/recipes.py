@@ -6,15 +6,42 @@ Written like any request, ``name:key=value,…``; a bare value sets the recipe's
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import BadConfig
-from harness.interfaces import RECIPES, RecipeJob
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import kept_steps
+from harness.errors import BadConfig, Unsupported
+from harness.interfaces import EXPORTERS
+from harness.recipe_interface import RECIPES, Need, RecipeJob, TrainingImages
 from harness.records import ModelSpec
 from harness.requests import Request, complete
 from harness.requests import parse as parse_request
 
 NONE = "none"
+COSTLY_LIMIT_S = 6 * 3600.0
+"""How long an export may take whose recipes train: it goes on where it was stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supplies:
+    """What a chain may draw on.
+
+    Attributes:
+        calibration: a fresh pass over preprocessed float32 ``(1, 3, h, w)`` images.
+        training: images to train on.
+        kept: where the results of costly recipes are kept; None keeps nothing.
+        identity: tells these images from others, as hex.
+    """
+
+    calibration: Callable[[], Iterator[NDArray[np.float32]]] | None = None
+    training: TrainingImages | None = None
+    kept: Path | None = None
+    identity: str = ""
 
 
 class Chain(NamedTuple):
@@ -25,12 +52,36 @@ class Chain(NamedTuple):
     def __str__(self) -> str:
         return "+".join(map(str, self.steps)) or NONE
 
-    def apply(self, spec: ModelSpec, network: Any) -> tuple[Any, tuple[str, ...]]:
-        """The network that the last recipe answers, and what all of them have to say."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Which images the recipes ask for."""
+        found = (RECIPES.get(step.name)().needs(step.options) for step in self.steps)
+        return frozenset[Need]().union(*found)
+
+    @property
+    def costly(self) -> bool:
+        """A recipe of it takes minutes."""
+        return any(RECIPES.get(step.name).costly for step in self.steps)
+
+    def limit_s(self, asked_s: float) -> float:
+        """How long an export with these recipes may take, where ``asked_s`` is one's without."""
+        return max(asked_s, COSTLY_LIMIT_S) if self.costly else asked_s
+
+    def apply(
+        self, spec: ModelSpec, network: Any, supplies: Supplies | None = None
+    ) -> tuple[Any, tuple[str, ...]]:
+        """The network that the last recipe answers, and what all of them have to say.
+
+        Raises:
+            Unsupported: a recipe does not apply to this network; none was followed.
+        """
+        for step in self.steps:
+            reason = RECIPES.get(step.name)().unsupported(network, step.options)
+            if reason is not None:
+                raise Unsupported(f"recipe {step.name} does not apply to {spec.name}: {reason}")
         said: list[str] = []
         for step in self.steps:
-            job = RecipeJob(spec=spec, network=network, options=step.options)
-            network, sentences = RECIPES.get(step.name)().apply(job)
+            network, sentences = _follow(step, spec, network, supplies or Supplies())
             said += sentences
         return network, tuple(said)
 
@@ -40,16 +91,23 @@ def parse(text: str) -> Chain:
 
     Raises:
         UnknownName: a recipe that does not exist.
-        BadConfig: options that it does not have or cannot follow.
+        BadConfig: options that it does not have or cannot follow; an order that makes no sense.
     """
     if text.strip() == NONE:
         return Chain(())
-    return Chain(tuple(_step(part) for part in text.split("+")))
+    chain = Chain(tuple(_step(part) for part in text.split("+")))
+    _check_order([step.name for step in chain.steps])
+    return chain
 
 
 def _step(text: str) -> Request:
     name, colon, tail = text.strip().partition(":")
     first = tail.partition(",")[0]
+    if name in EXPORTERS.names():
+        raise BadConfig(
+            f"{name} in a chain of recipes is an exporter, which comes after all of them: name it"
+            f" with --exporters {name}"
+        )
     recipe = RECIPES.get(name)
     if colon and "=" not in first:
         if recipe.positional is None:
@@ -59,3 +117,45 @@ def _step(text: str) -> Request:
     options = complete(given.options, recipe.options, f"recipe {name}")
     recipe().check(options)
     return Request(name=name, options=options)
+
+
+def _check_order(names: list[str]) -> None:
+    for place, name in enumerate(names):
+        for earlier in names[:place]:
+            if RECIPES.get(earlier).final:
+                raise BadConfig(
+                    f"recipe {name} comes after {earlier}, which nothing can follow: put {earlier}"
+                    " at the end of the chain"
+                )
+            if earlier in RECIPES.get(name).spoils:
+                raise BadConfig(
+                    f"recipe {name} undoes what {earlier} did before it: put {name} before"
+                    f" {earlier}"
+                )
+
+
+def _follow(
+    step: Request, spec: ModelSpec, network: Any, supplies: Supplies
+) -> tuple[Any, tuple[str, ...]]:
+    recipe = RECIPES.get(step.name)()
+    needs = recipe.needs(step.options)
+    for need in sorted(needs):
+        if getattr(supplies, need) is None:
+            raise BadConfig(f"recipe {step.name} needs {need} images, and there are none here")
+
+    def work(folder: Path | None) -> tuple[Any, tuple[str, ...]]:
+        return recipe.apply(
+            RecipeJob(
+                spec=spec,
+                network=network,
+                options=step.options,
+                calibration=supplies.calibration if "calibration" in needs else None,
+                training=supplies.training if "training" in needs else None,
+                folder=folder,
+            )
+        )
+
+    if not recipe.costly or supplies.kept is None:
+        return work(None)
+    inputs = (spec.name, str(step), supplies.identity if needs else "")
+    return kept_steps.once(supplies.kept, inputs, network, work)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.config import Accuracy, Calibration
+from harness.config import Accuracy, Calibration, Training
 from harness.records import Cell, Measurement, Record, Round, State
 from harness.requests import Request
 
 
 class ExportRequest(Record, frozen=True, kw_only=True):
-    """Everything that an export depends on. Options are complete."""
+    """Everything that an export depends on. Options are complete.
+
+    ``training`` is what the recipes train on; None where none of them trains.
+    """
 
     model: Request
     weights_path: str
@@ -20,6 +23,7 @@ class ExportRequest(Record, frozen=True, kw_only=True):
     exporter: Request
     calibration: Calibration
     recipe: str = "none"
+    training: Training | None = None
 
 
 class ExportTask(Record, frozen=True, kw_only=True, tag="export"):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from harness import recipes
-from harness.config import load
-from harness.errors import BadConfig, UnknownName
-from harness.interfaces import RECIPES, ModelSpec, Recipe
+from harness.config import Training, load
+from harness.errors import BadConfig, UnknownName, Unsupported
 from harness.plan import export_tasks, make_plan
-from harness.records import Cell
+from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob, TrainingImages
+from harness.records import Cell, ModelSpec, Options, Scalar
 from harness.registry import ROOT
 from models.recipes.prune import keep
 
@@ -147,3 +149,110 @@ def test_recipes_say_what_they_are(name: str) -> None:
     assert issubclass(recipe, Recipe)
     assert recipe.name == name
     assert recipe.positional is None or recipe.positional in recipe.options
+
+
+class Costly(Recipe):
+    """Adds one to every weight, and counts how often it really did."""
+
+    name = "costly"
+    options: ClassVar[Options] = {"seed": 0}
+    costly = True
+    done = 0
+
+    def check(self, options: Mapping[str, Scalar]) -> None: ...
+
+    def needs(self, options: Mapping[str, Scalar]) -> frozenset[Need]:
+        return frozenset({"training"})
+
+    def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
+        assert job.training is not None
+        assert job.calibration is None
+        assert job.folder is not None
+        assert job.folder.is_dir()
+        type(self).done += 1
+        for value in job.network.parameters():
+            value.data.add_(1)
+        return job.network, (f"added 1, seed {job.options['seed']}",)
+
+
+class Last(Costly):
+    """Nothing can follow it, and it would undo a pruning."""
+
+    name = "last"
+    final = True
+    spoils: ClassVar[frozenset[str]] = frozenset({"prune"})
+
+
+@pytest.fixture
+def costly(monkeypatch: pytest.MonkeyPatch) -> type[Costly]:
+    monkeypatch.setattr(Costly, "done", 0)
+    monkeypatch.setitem(RECIPES._found, "costly", Costly)
+    monkeypatch.setitem(RECIPES._found, "last", Last)
+    return Costly
+
+
+def test_a_costly_step_is_done_once_for_all_exports(
+    tiny_spec: ModelSpec, costly: type[Costly], tmp_path: Path
+) -> None:
+    def follow(text: str, identity: str = "a") -> tuple[dict[str, Any], tuple[str, ...]]:
+        supplies = recipes.Supplies(
+            training=TrainingImages("shapes:train", 8), kept=tmp_path, identity=identity
+        )
+        network, said = recipes.parse(text).apply(
+            tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
+        )
+        return network.state_dict(), said
+
+    first, said = follow("costly")
+    again, said_again = follow("costly")
+    assert costly.done == 1
+    assert said == said_again == ("added 1, seed 0",)
+    assert all(value.equal(again[name]) for name, value in first.items())
+    for text, identity in [("costly:seed=1", "a"), ("prune:0.5+costly", "a"), ("costly", "b")]:
+        before = costly.done
+        follow(text, identity)
+        assert costly.done == before + 1, "another input is another result"
+
+
+def test_a_recipe_gets_no_images_that_are_not_there(
+    tiny_spec: ModelSpec, costly: type[Costly]
+) -> None:
+    with pytest.raises(BadConfig, match="recipe costly needs training images"):
+        recipes.parse("costly").apply(tiny_spec, tiny_spec.build())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("last+prune:0.5", "prune comes after last, which nothing can follow"),
+        ("prune:0.5+last", "last undoes what prune did before it: put last before prune"),
+        ("onnx_int8+prune:0.5", "onnx_int8 in a chain of recipes is an exporter"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(
+    costly: type[Costly], text: str, message: str
+) -> None:
+    with pytest.raises(BadConfig, match=message):
+        recipes.parse(text)
+
+
+def test_the_plan_names_the_training_images(costly: type[Costly]) -> None:
+    asked: dict[str, Any] = {"recipes": ["none", "costly"], "exporters": ["onnx_float"]}
+    plain, trained = export_tasks(load(None, {**asked, "training.images": 4}))
+    assert plain.request.training is None
+    assert trained.request.training == Training(data="shapes:train", images=4)
+    other = export_tasks(load(None, {**asked, "training.images": 5}))[1]
+    assert other.fingerprint != trained.fingerprint
+    with pytest.raises(BadConfig, match="4 of the 4 images that recipes train on"):
+        export_tasks(load(None, {**asked, "training": {"data": "shapes:val", "images": 4}}))
+
+
+def test_a_recipe_that_does_not_apply_is_known_before_the_first_is_followed(
+    tiny_spec: ModelSpec, costly: type[Costly]
+) -> None:
+    import torch
+
+    supplies = recipes.Supplies(training=TrainingImages("shapes:train", 8))
+    with pytest.raises(Unsupported, match=r"prune does not apply to .*: it has no conv"):
+        recipes.parse("costly+prune:0.5").apply(tiny_spec, torch.nn.Conv2d(3, 8, 3), supplies)
+    assert costly.done == 0

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from harness import artifacts, config
+from harness import artifacts, config, recipes
 from harness.cache import cache_dir
 from harness.children import excerpt, run_child
 from harness.commands.run import plugin_paths
@@ -39,7 +39,8 @@ def export(options: argparse.Namespace) -> int:
     if options.force or not intact(folder):
         name = f"export-{task.fingerprint[:10]}"
         logs = cache_dir("logs")
-        result = run_child(task, folder=logs, name=name, timeout_s=matrix.timeout_s)
+        limit_s = recipes.parse(task.request.recipe).limit_s(matrix.timeout_s)
+        result = run_child(task, folder=logs, name=name, timeout_s=limit_s)
         if result.state == "unsupported":
             raise Unsupported(str(result.error))
         if result.state != "ok":

@@ -12,8 +12,9 @@ from harness.commands.show_dataset import show_dataset
 from harness.datasets import DATASETS
 from harness.errors import BadConfig
 from harness.extras import installed, require
-from harness.interfaces import EXPORTERS, MODELS, RECIPES, RUNNERS
+from harness.interfaces import EXPORTERS, MODELS, RUNNERS
 from harness.profile import Profile, profile
+from harness.recipe_interface import RECIPES
 from harness.records import ModelSpec
 from harness.registry import load_file
 from harness.requests import parse

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadConfig
-from harness.interfaces import RECIPES, Recipe, RecipeJob
+from harness.recipe_interface import RECIPES, Recipe, RecipeJob
 from harness.records import Options, Scalar
 
 SCOPES = ("layer", "global")
@@ -79,21 +79,15 @@ class Prune(Recipe):
                 f"recipe prune got sparsity {sparsity!r}: give a number from 0 to 1, as prune:0.8"
             )
 
+    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+        """A network without such convolutions has nothing to prune."""
+        return None if pointwise(network) else "it has no convolution with a 1x1 kernel"
+
     def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
         """Prune in place; the sentences say how sparse the layers became."""
         import torch
 
-        layers = {
-            name: module
-            for name, module in job.network.named_modules()
-            if isinstance(module, torch.nn.Conv2d)
-            and module.kernel_size == (1, 1)
-            and module.groups == 1
-        }
-        if not layers:
-            raise BadConfig(
-                f"recipe prune finds no 1x1 convolution in {job.spec.name}: export it without"
-            )
+        layers = pointwise(job.network)
         weights = {n: m.weight.detach().numpy()[:, :, 0, 0] for n, m in layers.items()}
         masks = keep(weights, job.options)
         for name, module in layers.items():
@@ -107,6 +101,19 @@ class Prune(Recipe):
             f" ({total / size:.1%}), {min(zeros.values()):.1%} to {max(zeros.values()):.1%}"
             " a layer",
         )
+
+
+def pointwise(network: Any) -> dict[str, Any]:
+    """The convolutions with 1x1 kernels and no groups, by name."""
+    import torch
+
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.groups == 1
+    }
 
 
 def keep(
