@@ -19,7 +19,9 @@ _PT2E = "torchao.quantization.pt2e"
 def quantize(job: ExportJob) -> Any:
     """The quantized graph as an ``ExportedProgram``, calibrated on the job's images.
 
-    Weights are stored as int8; the float ones that PT2E leaves behind are removed.
+    Weights are stored as int8; the float ones that PT2E leaves behind are removed. Compiled
+    (``package=aoti``), activations have the bits that integer sums on this CPU leave room for; kept
+    as a graph, every convolution is computed in float and nothing can overflow.
     """
     check_calibration(job)
     with toolchain("PT2E", job.spec.name):
@@ -27,7 +29,7 @@ def quantize(job: ExportJob) -> Any:
         steps = require(f"{_PT2E}.quantize_pt2e", extra="torch")
         x86 = require(f"{_PT2E}.quantizer.x86_inductor_quantizer", extra="torch")
         quantizer = x86.X86InductorQuantizer()
-        reduced = saturates(machine_record())
+        reduced = job.options["package"] == "aoti" and saturates(machine_record())
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduced))
         module = capture(job.network, job.spec).module(check_guards=False)
         module = steps.prepare_pt2e(module, quantizer)

@@ -2,12 +2,12 @@
 
 PT2E: https://docs.pytorch.org/ao/stable/pt2e_quantization/index.html (BSD-3), with the quantizer
 for Inductor on x86: activations uint8 per tensor, weights int8 per output channel, the outputs of
-the heads stay float; activations have 7 bits where this CPU's sums would overflow
-(`exporters._int8_sums`). Option ``package``: ``aoti`` compiles the integer kernels for this CPU and
-needs a C++ compiler; ``export`` keeps the quantized graph, which runs anywhere but converts back to
-float for every convolution, slower than float itself. Neither needs the model class or torchao
-where it runs. Tensors: image (1, 3, h, w), logits (1, priors, classes), offsets (1, priors, 4),
-all float32.
+the heads stay float. Option ``package``: ``aoti`` compiles the integer kernels for this CPU and
+needs a C++ compiler; activations have 7 bits where its sums would overflow
+(`exporters._int8_sums`). ``export`` keeps the quantized graph, which runs anywhere but converts
+back to float for every convolution, slower than float itself. Neither needs the model class or
+torchao where it runs. Tensors: image (1, 3, h, w), logits (1, priors, classes), offsets
+(1, priors, 4), all float32.
 """
 
 from __future__ import annotations

@@ -156,6 +156,17 @@ def test_int8_graph_is_close_and_not_float(
     assert 20 < sqnr_db(got.offsets, expected.offsets) < 60
 
 
+def test_activations_of_a_graph_that_computes_in_float_have_eight_bits(
+    tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
+) -> None:
+    """Whatever this CPU's integer sums are: a seventh bit would be lost for nothing."""
+    _, folder = export_artifact("torch_int8", tiny_spec, tiny_calibration, package="export")
+    nodes = torch.export.load(folder / "model.pt2").graph.nodes
+    ranges = [node.args[3:5] for node in nodes if "quantize_per_tensor" in str(node.target)]
+    assert len(ranges) > 10
+    assert set(ranges) == {(0, 255)}
+
+
 def test_int8_graph_holds_no_float_weights(
     tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
 ) -> None:
