@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DetbenchError, ExportFailed
+from harness.errors import DetbenchError, ExportFailed, first_line
 from harness.extras import require
 from harness.interfaces import ExportJob
 from harness.records import ModelSpec, Scalar, TensorSpec
@@ -140,10 +140,3 @@ def _muted(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line that says something, with the error's kind where the text alone is bare."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kind = type(error).__name__
-    return f"{kind}: {lines[0]}" if lines else kind

@@ -16,8 +16,8 @@ from exporters._tf_file import OUTPUTS, read_signature
 from exporters._tf_graft import graft
 from exporters._tf_graph import translate
 from exporters._tf_tail import inside, make_tail
-from exporters._tf_trace import first_line, trace
-from harness.errors import ExportFailed
+from exporters._tf_trace import trace
+from harness.errors import ExportFailed, first_line
 from harness.extras import tensorflow
 from harness.interfaces import Exported, ExportJob
 

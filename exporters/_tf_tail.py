@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from exporters._outputs import BoxRule, answers, rules_inside
-from exporters._tf_trace import first_line
-from harness.errors import ExportFailed
+from harness.errors import ExportFailed, first_line
 from harness.records import Decoding, ModelSpec, OutputKind
 
 CUSTOM = "TFLite_Detection_PostProcess"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ExportFailed
+from harness.errors import ExportFailed, first_line
 from harness.extras import require
 
 
@@ -64,12 +64,6 @@ def op_name(node: Any) -> str:
     if node.op != "call_function" or not str(node.target).startswith("aten."):
         return ""
     return str(node.target).split(".")[1]
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that frameworks add; its type where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _constants(torch: Any, program: Any) -> dict[str, NDArray[Any]]:

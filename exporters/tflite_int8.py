@@ -20,8 +20,7 @@ from exporters._outputs import bad_outputs, kind_of
 from exporters._tf_file import operators
 from exporters._tf_lite import export
 from exporters._tf_ranges import with_ranges
-from exporters._tf_trace import first_line
-from harness.errors import ExportFailed
+from harness.errors import ExportFailed, first_line
 from harness.extras import require
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
 from harness.records import ModelSpec, Options, Scalar

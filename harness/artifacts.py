@@ -88,6 +88,11 @@ def read_manifest(folder: Path) -> Artifact:
         raise ArtifactDamaged(str(error)) from None
 
 
+def model_file(artifact: Artifact, folder: Path) -> Path:
+    """The file that a runtime opens: the first whose role is ``model``."""
+    return folder / next(entry.path for entry in artifact.files if entry.role == "model")
+
+
 def priors(folder: Path) -> NDArray[np.float32]:
     """``(priors, 4)`` float32 ``(cx, cy, w, h)``, relative to the image; none where its outputs
     need none.

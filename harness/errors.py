@@ -86,3 +86,10 @@ class DownloadFailed(DetbenchError):
 
 class ResultsError(DetbenchError):
     """A results folder or record that cannot be read or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the pages that frameworks add, after its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = type(error).__name__
+    return f"{kind}: {lines[0]}" if lines else kind

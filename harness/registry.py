@@ -57,6 +57,10 @@ class Registry(Generic[T]):
         self._where[name] = where
         return plugin
 
+    def forget(self, name: str) -> None:
+        """Undo `register`: what a test or a notebook registered need not stay for the next one."""
+        del self._found[name], self._where[name]
+
     def names(self) -> list[str]:
         """All names, sorted, from the folder, the entry points and the files loaded so far."""
         files = (path.stem for path in (ROOT / self.folder).glob("*.py"))

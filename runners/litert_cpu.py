@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.artifacts import model_file
 from harness.errors import ArtifactDamaged, BadInput, Unsupported
 from harness.extras import require
 from harness.interfaces import (
@@ -63,7 +64,7 @@ class LitertCpu(Runner):
             Unsupported: the file holds an operator that this runtime does not know.
         """
         litert = require("ai_edge_litert.interpreter", extra=self.extra)
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         loaded = _load(litert, path, f"export {artifact.model}", options.threads)
         return LitertSession(loaded, path, artifact)
 
@@ -75,7 +76,7 @@ class LitertCpu(Runner):
         images: Sequence[NDArray[Any]],
     ) -> Sequence[Operator]:
         """Each operator alone, on made-up values: the interpreter has no profiler."""
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         return profile(path, options.threads, len(images))
 
 

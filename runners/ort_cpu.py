@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ArtifactDamaged, BadInput
+from harness.artifacts import model_file
+from harness.errors import ArtifactDamaged, BadInput, first_line
 from harness.extras import require
 from harness.interfaces import (
     ANSWERS,
@@ -53,7 +54,7 @@ class OrtCpu(Runner):
         Raises:
             ArtifactDamaged: not an ONNX file, or not the one that the manifest describes.
         """
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         session, version = self._load(path, options, f"export {artifact.model} again")
         return OrtSession(session, path, artifact, version)
 
@@ -67,7 +68,7 @@ class OrtCpu(Runner):
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             raise ArtifactDamaged(
                 f"{path} cannot be loaded by ONNX Runtime {ort.__version__}"
-                f" ({_first_line(error)}): {advice}"
+                f" ({first_line(error)}): {advice}"
             ) from error
         return session, str(ort.__version__)
 
@@ -80,7 +81,7 @@ class OrtCpu(Runner):
     ) -> Sequence[Operator]:
         """By the profile that ONNX Runtime writes of itself."""
         ort = require("onnxruntime", extra=self.extra)
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         return profile(
             _settings(ort, options),
             lambda settings: _session(ort, path, settings),
@@ -173,8 +174,3 @@ def _fits(found: Sequence[int | str | None], shape: Sequence[int]) -> bool:
     return len(found) == len(shape) and all(
         not isinstance(size, int) or size == asked for size, asked in zip(found, shape, strict=True)
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

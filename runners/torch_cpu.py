@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ArtifactDamaged, BadInput, Unsupported
+from harness.artifacts import model_file
+from harness.errors import ArtifactDamaged, BadInput, Unsupported, first_line
 from harness.extras import require
 from harness.interfaces import (
     ANSWERS,
@@ -70,7 +71,7 @@ class TorchCpu(Runner):
         torch.set_num_threads(options.threads)
         with contextlib.suppress(RuntimeError):  # it can be set once, and an earlier open did
             torch.set_num_interop_threads(1)
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         load = _load_package if artifact.format == "torch_aoti" else _load_graph
         try:
             call = load(torch, path)
@@ -79,7 +80,7 @@ class TorchCpu(Runner):
         except Exception as error:  # a broken file fails in many ways inside torch
             made_with = artifact.toolchain.get("torch", "another version")
             raise ArtifactDamaged(
-                f"{path} cannot be loaded as {artifact.format} ({_first_line(error)}): it was made"
+                f"{path} cannot be loaded as {artifact.format} ({first_line(error)}): it was made"
                 f" with torch {made_with}, this is {torch.__version__};"
                 f" export {artifact.model} again"
             ) from error
@@ -188,8 +189,3 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     lines = (line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags"))
     return frozenset(next(lines, "").split())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.artifacts import model_file
 from harness.errors import ArtifactDamaged, Unsupported
 from harness.extras import require
 from harness.interfaces import (
@@ -54,7 +55,7 @@ class TvmCpu(Runner):
             ArtifactDamaged: truncated, made for another machine or by another TVM.
             Unsupported: TVM's pool refuses the number of threads.
         """
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         check_library(path)
         check_cpu(path, artifact)
         # Read once, when TVM's thread pool starts; it is also the pool's upper bound.

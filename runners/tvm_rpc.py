@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.artifacts import model_file
 from harness.errors import ArtifactDamaged, CellCrashed, Unsupported
 from harness.extras import require
 from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
@@ -84,7 +85,7 @@ class TvmRpc(Runner):
             raise Unsupported(str(self.unsupported("tvm", options)))
         tvm = import_runtime()
         check_version(tvm, artifact)
-        path = folder / next(entry.path for entry in artifact.files if entry.role == "model")
+        path = model_file(artifact, folder)
         return RpcSession(tvm, path, artifact, where, options.threads)
 
 

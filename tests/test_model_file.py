@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -24,10 +25,12 @@ RULE = "  - {smallest: 20, largest: 40}\n"
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(MODELS, "_found", dict(MODELS._found))
-    monkeypatch.setattr(MODELS, "_where", dict(MODELS._where))
+def _own_registry() -> Iterator[None]:
+    """What a test registers is gone after it; the project's own models, once imported, stay."""
+    before = set(MODELS.names())
+    yield
+    for name in set(MODELS.names()) - before:
+        MODELS.forget(name)
 
 
 def write(folder: Path, text: str, name: str = "mine") -> Path:
