@@ -114,6 +114,7 @@ def assert_equal(got: CocoResult, expected: dict[str, float | None]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_equals_pycocotools_on_hundreds_of_random_cases(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     seen = dict.fromkeys(FIGURES, 0)

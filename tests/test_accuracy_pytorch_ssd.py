@@ -67,6 +67,7 @@ def scored(truths: list[Truth], detections: list[Detections]) -> dict[str, float
     return voc_result(matches, LABELS, eleven_floats).per_class
 
 
+@pytest.mark.slow
 def test_equals_the_evaluator_on_thousands_of_random_cases() -> None:
     rng = np.random.default_rng(11)
     defined = others = 0

@@ -143,6 +143,7 @@ def random_case(rng: np.random.Generator) -> tuple[list[Truth], list[Detections]
     return truths, detections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", ["voc07", "voc12"])
 def test_equals_the_devkit_on_thousands_of_random_cases(definition: Definition) -> None:
     rng = np.random.default_rng(7)

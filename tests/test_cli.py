@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP_SECONDS = 0.3
+FEW = ("--exporters", "onnx_float", "--images", "2", "--set", "calibration.images=1")
+"""A matrix of few pictures: what is looked at here happens before the first cell."""
 
 
 def detbench(
@@ -112,7 +114,7 @@ def test_a_runner_that_cannot_run_an_artifact_is_unsupported_before_any_work(
     tmp_path: Path,
 ) -> None:
     before = os.times()
-    arguments = ["--exporters", "tflite_float", "--runners", "tvm_cpu", "--no-report", "--quiet"]
+    arguments = [*FEW[2:], "--exporters", "tflite_float", "--runners", "tvm_cpu", "--no-report"]
     done = detbench("run", *arguments, "--results", str(tmp_path), cache=tmp_path / "cache")
     assert done.returncode == 1, done.stderr
     assert "unsupported" in done.stdout
@@ -125,7 +127,7 @@ def test_a_runner_that_cannot_run_an_artifact_is_unsupported_before_any_work(
 def test_results_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    done = detbench("run", "--results", str(blocked / "results"), cache=tmp_path / "cache")
+    done = detbench("run", *FEW, "--results", str(blocked / "results"), cache=tmp_path / "cache")
     assert done.returncode == 2
     assert f"{blocked / 'results'}" in done.stderr
     assert "cannot be written" in done.stderr
@@ -133,7 +135,7 @@ def test_results_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 
 def test_a_read_only_place_is_named(tmp_path: Path) -> None:
-    done = detbench("run", "--results", "/proc/detbench", cache=tmp_path / "cache")
+    done = detbench("run", *FEW, "--results", "/proc/detbench", cache=tmp_path / "cache")
     assert done.returncode == 2
     assert "/proc/detbench" in done.stderr
     assert "cannot be written" in done.stderr
@@ -143,7 +145,7 @@ def test_a_read_only_place_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     list(_warm(tmp_path / "cache"))
     done = detbench(
-        "run", "--results", str(tmp_path / "r"), cache=tmp_path / "cache", largest_file=16
+        "run", *FEW, "--results", str(tmp_path / "r"), cache=tmp_path / "cache", largest_file=16
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "cannot be written" in done.stderr
@@ -153,7 +155,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) ->
 
 def _warm(cache: Path) -> list[str]:
     """Draw the calibration images into the cache, so that only the results meet the full disk."""
-    done = detbench("run", "--dry-run", cache=cache)
+    done = detbench("run", *FEW, "--dry-run", cache=cache)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

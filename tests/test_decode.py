@@ -17,6 +17,7 @@ from harness.records import Decoding, TensorSpec
 from tests.slow_decoding import random_case, slow_decode
 
 
+@pytest.mark.slow
 def test_equals_the_slow_implementation_on_thousands_of_cases_with_ties() -> None:
     """Hard and soft, every limit, every kind of clipping; soft scores to float rounding."""
     rng = np.random.default_rng(0)

@@ -112,6 +112,7 @@ def test_prices_and_published_figures_have_tables_of_their_own(page: str) -> Non
     assert "70.9" not in before
 
 
+@pytest.mark.slow
 def test_a_report_over_several_machines_verifies(
     fleet: Path, page: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

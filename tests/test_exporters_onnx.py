@@ -102,6 +102,7 @@ def test_float_file_is_the_same_each_time_and_names_no_path(
     assert str(Path(__file__).parent).encode() not in data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [20, 23])
 def test_float_in_other_opsets(
     tiny_spec: ModelSpec, tiny_images: Images, export_artifact: MakeArtifact, opset: int
@@ -174,6 +175,7 @@ def test_int8_leaves_the_joining_of_the_heads_in_float(
     assert last == ["Concat", "Concat"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(set(CALIBRATIONS) - {"minmax"}))
 def test_int8_calibrated_by_histograms(
     tiny_spec: ModelSpec,

@@ -86,6 +86,7 @@ def test_scores_and_boxes_are_those_of_the_harness(
     assert {item.metric for item in found} >= {"parity.scores.sqnr_db", "parity.boxes.sqnr_db"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "torch_float"])
 def test_suppression_inside_finds_what_the_harness_finds(
     name: str,

@@ -99,6 +99,7 @@ def run_lowered(spec: ModelSpec, network: Any, image: Array, folder: Path) -> tu
     return [out.numpy() for out in machine["main"](tvm.runtime.tensor(image))], notes
 
 
+@pytest.mark.slow
 def test_operators_in_any_order(tiny_spec: ModelSpec, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

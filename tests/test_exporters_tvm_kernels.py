@@ -253,6 +253,7 @@ PAIRS: tuple[tuple[Window, int, int, bool, Window, bool], ...] = (
 """(first window, inputs, outputs, planar, second window, whether it is a pool)."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scratch", [_tvm_fused.SCRATCH_BYTES, 1])
 @pytest.mark.parametrize("cpu", CPUS)
 def test_fused_pairs_equal_torch(cpu: str, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,7 @@ def test_timed_outputs_are_held_against_the_accuracy_run(tmp_path: Path) -> None
         timed(Pretending("another network"), scored=str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cheat", "caught"), [("", False), ("cache", True)])
 def test_a_runtime_that_caches_is_caught(cheat: str, caught: bool) -> None:
     """Up to three tries: a busy machine may hide a cache from a dozen calls, or feign one."""

@@ -198,6 +198,7 @@ SMALL: dict[str, dict[str, Scalar]] = {
 each_small = pytest.mark.parametrize("model", SMALL)
 
 
+@pytest.mark.slow
 @each_small
 def test_network_exports_with_static_shapes(model: str) -> None:
     spec = make(model, 3, SMALL[model])

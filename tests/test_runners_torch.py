@@ -107,6 +107,7 @@ def test_threads_of_a_library_are_those_asked_for(
     assert np.allclose(answer[0], again[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_quantized_graph_runs_without_torchao(
     tiny_spec: ModelSpec,
     tiny_images: Images,

@@ -109,6 +109,7 @@ def test_weights_and_manifest(finished: TrainOptions) -> None:
         assert torch.equal(network.state_dict()[key], stored), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupted_training_equals_uninterrupted(
     finished: TrainOptions, tmp_path: Path, workers: int
@@ -195,6 +196,7 @@ def test_diverging_training_stops_and_keeps_the_last_good_state(
     assert len(log_of(chosen)) == 6
 
 
+@pytest.mark.slow
 def test_interrupted_training_with_pretraining_and_close_ups(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "pretrain": Pretrain(images=8, size=64, batch=4),
