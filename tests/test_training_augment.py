@@ -45,7 +45,7 @@ def geometry(**changes: float) -> Augmentation:
     return Augmentation(**{**still, **changes})
 
 
-def whole(sample: Sample, size: int, spec: ImageSpec) -> View:
+def whole(sample: Sample, size: tuple[int, int], spec: ImageSpec) -> View:
     """The whole image, unchanged but for its size."""
     height, width, _ = sample.image.shape
     return look(sample, np.array([0, 0, width, height], np.float64), size, spec)
@@ -68,7 +68,7 @@ def check_boxes_cover_green(view: View) -> None:
 def test_boxes_stay_inside_and_on_their_objects(seed: int) -> None:
     sample = painted(seed)
     how = geometry(mirror=0.5, crop=0.6, crop_least=0.4, expand=0.4, expand_most=2.0)
-    view = augment(sample, 64, how, SPEC, np.random.default_rng(seed))
+    view = augment(sample, (64, 64), how, SPEC, np.random.default_rng(seed))
     assert view.pixels.shape == (64, 64, 3)
     assert view.pixels.dtype == view.boxes.dtype == np.float32
     assert len(view.boxes) == len(view.labels) >= 1
@@ -86,7 +86,7 @@ def test_crops_keep_an_object_and_stay_in_the_image(seed: int) -> None:
     assert np.all(window[:2] >= 0)
     assert np.all(window[2:] <= (120 + 1e-9, 90 + 1e-9))
     assert np.all(window[2:] - window[:2] >= np.array([120, 90]) * 0.3 - 1e-9)
-    assert len(look(sample, window, 64, SPEC).boxes) >= 1
+    assert len(look(sample, window, (64, 64), SPEC).boxes) >= 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +99,7 @@ def test_close_ups_show_an_object_at_its_own_scale(seed: int, share: float) -> N
     shares = (window[2:] - window[:2]) / (120, 90)
     assert np.all(shares >= min(0.8 * share, 1) - 1e-9)
     assert np.all(shares <= min(1.25 * share, 1) + 1e-9)
-    view = look(sample, window, 64, SPEC)
+    view = look(sample, window, (64, 64), SPEC)
     assert len(view.boxes) >= 1
     check_boxes_cover_green(view)
 
@@ -112,7 +112,7 @@ def test_expanding_shows_the_whole_image_on_the_mean_colour(seed: int) -> None:
     window = choose_window(sample, how, np.random.default_rng(seed))
     assert np.all(window[:2] <= 0)
     assert np.all(window[2:] >= (120 - 1e-9, 90 - 1e-9))
-    view = look(sample, window, 64, SPEC)
+    view = look(sample, window, (64, 64), SPEC)
     assert len(view.boxes) == len(sample.boxes)
     share = (120 * 90) / np.prod(window[2:] - window[:2])
     outside = np.all(view.pixels == np.asarray(SPEC.mean, np.float32), axis=2).mean()
@@ -124,19 +124,19 @@ def test_whole_view_is_what_evaluation_sees() -> None:
     for index in range(4):
         truth = data.truth(index)
         sample = Sample(data.image(index), truth.boxes, truth.labels)
-        seen = whole(sample, 64, SPEC)
+        seen = whole(sample, (64, 64), SPEC)
         np.testing.assert_array_equal(seen.pixels, resize(sample.image, SPEC).astype(np.float32))
         height, width, _ = sample.image.shape
         np.testing.assert_allclose(
             seen.boxes, truth.boxes / np.array([width, height, width, height]), atol=1e-6
         )
-        unchanged = augment(sample, 64, STILL, SPEC, np.random.default_rng(0))
+        unchanged = augment(sample, (64, 64), STILL, SPEC, np.random.default_rng(0))
         np.testing.assert_allclose(unchanged.pixels, seen.pixels, atol=1e-3)
         np.testing.assert_array_equal(unchanged.boxes, seen.boxes)
 
 
 def test_mirror_twice_is_the_same() -> None:
-    view = whole(painted(3), 64, SPEC)
+    view = whole(painted(3), (64, 64), SPEC)
     once = mirror(view)
     assert not np.allclose(once.boxes, view.boxes)
     check_boxes_cover_green(once)
@@ -149,7 +149,7 @@ def test_objects_whose_centre_is_cut_off_are_dropped() -> None:
     sample = painted(5)._replace(
         boxes=np.array([[0, 0, 40, 40], [50, 50, 60, 60]], np.float32), labels=np.array([1, 2])
     )
-    view = look(sample, np.array([30.0, 30.0, 90.0, 90.0]), 60, SPEC)
+    view = look(sample, np.array([30.0, 30.0, 90.0, 90.0]), (60, 60), SPEC)
     assert view.labels.tolist() == [2]
     np.testing.assert_allclose(view.boxes * 60, [[20, 20, 30, 30]], atol=1e-4)
 
@@ -170,8 +170,10 @@ def test_colours_by_hand() -> None:
 
 def test_a_view_depends_on_its_seed_alone() -> None:
     sample = painted(7)
-    views = [augment(sample, 32, Augmentation(), SPEC, np.random.default_rng(9)) for _ in range(2)]
+    views = [
+        augment(sample, (32, 32), Augmentation(), SPEC, np.random.default_rng(9)) for _ in range(2)
+    ]
     np.testing.assert_array_equal(views[0].pixels, views[1].pixels)
     np.testing.assert_array_equal(views[0].boxes, views[1].boxes)
-    other = augment(sample, 32, Augmentation(), SPEC, np.random.default_rng(10))
+    other = augment(sample, (32, 32), Augmentation(), SPEC, np.random.default_rng(10))
     assert not np.array_equal(other.pixels, views[0].pixels)

@@ -12,16 +12,20 @@ from models._ssd import Ssd
 from models.training.augment import Augmentation
 from models.training.batches import Feed
 from models.training.options import Pretrain
+from models.training.order import Order
 from models.training.pretrain import Namer, cut_out, cut_outs
-from models.training.store import open_store
+from models.training.store import open_images
 
 SPEC = MODELS.get("etinynet_ssd_lite")(LABELS, width=0.35)
 
 
 @pytest.fixture(scope="module")
 def feed(tmp_path_factory: pytest.TempPathFactory) -> Feed:
-    store = open_store("shapes:train", 16, tmp_path_factory.mktemp("cache"), workers=0)
-    return Feed(store, SPEC.image, SPEC.decoding, Augmentation(), 0.4, seed=3)
+    cache = tmp_path_factory.mktemp("cache")
+    store = open_images("shapes:train", 16, cache, workers=0)
+    return Feed(
+        store, SPEC.image, SPEC.decoding, Augmentation(), 0.4, seed=3, order=Order(16, seed=3)
+    )
 
 
 def test_store_holds_the_data_set(feed: Feed) -> None:
@@ -36,7 +40,7 @@ def test_store_holds_the_data_set(feed: Feed) -> None:
 
 
 def test_every_epoch_shows_every_image_once(feed: Feed) -> None:
-    epochs = [[feed.picture(16 * epoch + place) for place in range(16)] for epoch in range(3)]
+    epochs = [[feed.order.picture(16 * epoch + place) for place in range(16)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(16)) for epoch in epochs)
     assert epochs[0] != epochs[1]
 

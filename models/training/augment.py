@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.records import ImageSpec, Record
+from models._priors import Size
 
 _TRIES = 20
 
@@ -63,16 +64,16 @@ class View(NamedTuple):
 
 def augment(
     sample: Sample,
-    size: int,
+    size: Size,
     how: Augmentation,
     spec: ImageSpec,
     rng: Generator,
     *,
     close_up: bool = False,
 ) -> View:
-    """A random view of ``sample``, ``size`` by ``size`` pixels, for a model that sees ``spec``."""
+    """A random view of ``sample``, ``size`` high and wide, for a model that sees ``spec``."""
     if close_up:
-        window = choose_close_up(sample, size / spec.height, rng)
+        window = choose_close_up(sample, size[0] / spec.height, rng)
     else:
         window = choose_window(sample, how, rng)
     view = look(sample, window, size, spec)
@@ -123,25 +124,26 @@ def choose_close_up(sample: Sample, share: float, rng: Generator) -> NDArray[np.
     return np.concatenate([corner, corner + sides])
 
 
-def look(sample: Sample, window: NDArray[np.float64], size: int, spec: ImageSpec) -> View:
+def look(sample: Sample, window: NDArray[np.float64], size: Size, spec: ImageSpec) -> View:
     """What ``window`` shows, resized; outside of the image it shows the mean colour.
 
     Objects whose centre is in the window stay; their boxes are clipped by it.
     """
     height, width, _ = sample.image.shape
-    scale = size / (window[2:] - window[:2])
+    sides = np.array(size[::-1])  # x before y, as in boxes
+    scale = sides / (window[2:] - window[:2])
     seen = np.concatenate([np.maximum(window[:2], 0), np.minimum(window[2:], (width, height))])
     at = np.round((seen - np.tile(window[:2], 2)) * np.tile(scale, 2)).astype(int)
     part = Image.fromarray(sample.image).resize(
         (max(at[2] - at[0], 1), max(at[3] - at[1], 1)), Image.Resampling.BILINEAR, box=tuple(seen)
     )
-    if part.size == (size, size):
+    if part.size == size[::-1]:
         pixels = np.asarray(part, np.float32)
     else:
-        pixels = np.tile(np.asarray(spec.mean, np.float32), (size, size, 1))
+        pixels = np.tile(np.asarray(spec.mean, np.float32), (*size, 1))
         pixels[at[1] : at[1] + part.size[1], at[0] : at[0] + part.size[0]] = np.asarray(part)
     keep = _inside(window, sample.boxes)
-    moved = (sample.boxes[keep] - np.tile(window[:2], 2)) * np.tile(scale, 2) / size
+    moved = (sample.boxes[keep] - np.tile(window[:2], 2)) * np.tile(scale / sides, 2)
     boxes = np.clip(moved, 0, 1).astype(np.float32)
     return View(pixels, boxes, sample.labels[keep])
 

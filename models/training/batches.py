@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.records import Decoding, ImageSpec
+from harness.records import Decoding, ImageSpec, ModelSpec
+from models._priors import Size
 from models.training.augment import Augmentation, augment
 from models.training.matching import match
-from models.training.store import ImageStore
+from models.training.options import Stage, TrainOptions
+from models.training.order import Order, repeat_factors
+from models.training.store import Images
 
 
 class Batch(NamedTuple):
-    """``images`` (n, 3, size, size) float32; ``labels`` (n, priors); ``offsets`` (n, priors, 4)."""
+    """``images`` (n, 3, h, w) float32; ``labels`` (n, priors); ``offsets`` (n, priors, 4)."""
 
     images: Tensor
     labels: Tensor
@@ -33,7 +35,7 @@ class Batch(NamedTuple):
 class Input(NamedTuple):
     """What the network is fed in one stage; ``priors`` (priors, 4) fit ``size``."""
 
-    size: int
+    size: Size
     close_up: bool
     priors: NDArray[np.float32]
 
@@ -41,31 +43,27 @@ class Input(NamedTuple):
 class Feed(NamedTuple):
     """All that decides what a training sees, but for the input size."""
 
-    store: ImageStore
+    store: Images
     image: ImageSpec
     decoding: Decoding
     augmentation: Augmentation
     match_iou: float
     seed: int
-
-    def picture(self, number: int) -> int:
-        """Which stored image is shown as image ``number`` of the training."""
-        epoch, place = divmod(number, len(self.store))
-        return int(_order(self.seed, epoch, len(self.store))[place])
+    order: Order
 
     def batch(self, first: int, count: int, input_: Input) -> Batch:
         """Images ``first`` to ``first + count - 1`` of the training."""
-        size, priors = input_.size, input_.priors
+        priors = input_.priors
         mean = np.asarray(self.image.mean, np.float32)
         std = np.asarray(self.image.std, np.float32)
-        images = np.empty((count, size, size, 3), np.float32)
+        images = np.empty((count, *input_.size, 3), np.float32)
         targets = []
         for row in range(count):
             number = first + row
             rng = np.random.Generator(np.random.PCG64((self.seed, 1, number)))
-            sample = self.store.sample(self.picture(number))
+            sample = self.store.sample(self.order.picture(number))
             view = augment(
-                sample, size, self.augmentation, self.image, rng, close_up=input_.close_up
+                sample, input_.size, self.augmentation, self.image, rng, close_up=input_.close_up
             )
             images[row] = (view.pixels - mean) / std
             targets.append(match(view.boxes, view.labels, priors, self.decoding, self.match_iou))
@@ -76,6 +74,31 @@ class Feed(NamedTuple):
             torch.from_numpy(np.stack([one.labels for one in targets])),
             torch.from_numpy(np.stack([one.offsets for one in targets])),
         )
+
+    def names(self, first: int, count: int) -> list[str]:
+        """The pictures that a batch shows, as the data set calls them."""
+        return [self.store.name(self.order.picture(first + row)) for row in range(count)]
+
+
+def make_feed(store: Images, spec: ModelSpec, options: TrainOptions) -> Feed:
+    """What a training on ``store`` sees."""
+    factors = None
+    if options.balance:
+        factors = repeat_factors([store.truth(i)[1] for i in range(len(store))], options.balance)
+    return Feed(
+        store,
+        spec.image,
+        spec.decoding,
+        options.augmentation,
+        options.match_iou,
+        options.seed,
+        Order(len(store), options.seed, factors),
+    )
+
+
+def stage_size(stage: Stage, image: ImageSpec) -> Size:
+    """Height and width of a stage's input, in the proportion of the model's own."""
+    return stage.size, round(stage.size * image.width / image.height)
 
 
 def batches(
@@ -94,9 +117,3 @@ def batches(
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order in which an epoch shows the stored images."""
-    return np.random.Generator(np.random.PCG64((seed, 0, epoch))).permutation(count)

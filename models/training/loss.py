@@ -9,6 +9,20 @@ from torch import Tensor
 from torch.nn import functional
 
 
+class Answers(NamedTuple):
+    """What a detector says: ``logits`` (n, priors, classes), ``offsets`` (n, priors, 4) float32."""
+
+    logits: Tensor
+    offsets: Tensor
+
+
+class Targets(NamedTuple):
+    """What it shall say: ``labels`` (n, priors) int64, 0 background; ``offsets`` (n, priors, 4)."""
+
+    labels: Tensor
+    offsets: Tensor
+
+
 class Loss(NamedTuple):
     """Scalars, each divided by the number of matched priors in the batch (at least 1)."""
 
@@ -39,23 +53,37 @@ def hard_negatives(background_loss: Tensor, matched: Tensor, ratio: float) -> Te
     return (rank < wanted) & ~matched
 
 
-def multibox(
-    logits: Tensor, offsets: Tensor, labels: Tensor, targets: Tensor, *, negatives: float
-) -> Loss:
-    """Cross entropy over matched and mined background priors, smooth L1 over matched ones.
+@torch.no_grad()
+def taken(logits: Tensor, labels: Tensor, negatives: float, *, sigmoid: bool) -> Tensor:
+    """``(n, priors)`` bool: the priors whose classes count, matched ones and mined background."""
+    if sigmoid:
+        background = _one_hot_loss(logits, torch.zeros_like(labels)).sum(2)
+    else:
+        background = -functional.log_softmax(logits, dim=2)[:, :, 0]
+    matched = labels > 0
+    return matched | hard_negatives(background, matched, negatives)
+
+
+def multibox(said: Answers, told: Targets, *, negatives: float, sigmoid: bool = False) -> Loss:
+    """Class loss over matched and mined background priors, smooth L1 over matched ones.
 
     Args:
-        logits: ``(n, priors, classes)`` float32.
-        offsets: ``(n, priors, 4)`` float32.
-        labels: ``(n, priors)`` int64, 0 for background.
-        targets: ``(n, priors, 4)`` float32.
         negatives: background priors per matched prior.
+        sigmoid: scores are sigmoids, one loss for each class; else one cross entropy.
     """
-    matched = labels > 0
-    with torch.no_grad():
-        background = -functional.log_softmax(logits, dim=2)[:, :, 0]
-        taken = matched | hard_negatives(background, matched, negatives)
+    matched = told.labels > 0
+    mask = taken(said.logits, told.labels, negatives, sigmoid=sigmoid)
+    logits, labels = said.logits[mask], told.labels[mask]
+    if sigmoid:
+        classes = _one_hot_loss(logits, labels).sum()
+    else:
+        classes = functional.cross_entropy(logits, labels, reduction="sum")
+    boxes = functional.smooth_l1_loss(said.offsets[matched], told.offsets[matched], reduction="sum")
     count = matched.sum().clamp(min=1)
-    classes = functional.cross_entropy(logits[taken], labels[taken], reduction="sum")
-    boxes = functional.smooth_l1_loss(offsets[matched], targets[matched], reduction="sum")
     return Loss(classes / count, boxes / count)
+
+
+def _one_hot_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross entropy of every class, the background among them."""
+    wanted = functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

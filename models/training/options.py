@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from harness.errors import BadConfig
-from harness.interfaces import MODELS
-from harness.records import Options, Record, encode
-from harness.registry import suggest
-from harness.requests import Request, scalar
+from harness.records import Options, Record
 from models.training.augment import Augmentation
 
 
 class Stage(Record, frozen=True, kw_only=True):
-    """Train on ``images`` images at ``size`` by ``size`` pixels.
+    """Train on ``images`` images of a height of ``size`` pixels, as wide as the model's shape asks.
 
     A detector is convolutional, so it can learn most of what it needs on small inputs, several
     times faster, if the last stage has the model's own size. With ``close_up`` it is shown a part
@@ -45,6 +41,25 @@ class Pretrain(Record, frozen=True, kw_only=True):
     margin: float = 1.9
 
 
+class Distill(Record, frozen=True, kw_only=True):
+    """Learn from a teacher beside the labels (`models.training.distill`).
+
+    Attributes:
+        teacher: the teacher's model, ``name`` or ``name:key=value``, with the same priors and
+            classes. Empty: none.
+        weights: its checkpoint: ``shipped``, a path or a published name.
+        share: of the teacher in the class loss, 0..1; the labels have the rest.
+        boxes: factor of the teacher's part in the box loss.
+        temperature: softens both sides' scores; 1 leaves them.
+    """
+
+    teacher: str = ""
+    weights: str = "shipped"
+    share: float = 0.5
+    boxes: float = 0.5
+    temperature: float = 2.0
+
+
 class TrainOptions(Record, frozen=True, kw_only=True):
     """One training.
 
@@ -52,14 +67,26 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         model: registry name; ``model_options`` are its options, those left out at their defaults.
         data: a data set as `harness.datasets.open_dataset` takes it.
         data_images: use the first so many images; None is all.
-        start_from: checkpoint whose weights to start from; None starts from random ones.
+        labels: file of the classes, one a line, background first; None takes the data's.
+        images_in: ``memory`` decodes every image once and holds them all; ``files`` reads an
+            image each time it is shown, for data sets that are larger than the memory.
+        balance: images with a class that fewer than this share of the images show are shown more
+            often (`models.training.order`); 0 shows all alike.
+        start_from: checkpoint whose weights to start from: ``shipped``, a path or a published
+            name; None starts from random ones.
+        new_heads: start the class heads anew, for a checkpoint that knows other classes.
+        backbone: checkpoint of the base net alone; all else starts random.
         pretrain: teach the backbone to name single objects first; None does not.
+        freeze: what does not learn: nothing, the base net, or all but the heads.
         stages: input sizes in order; the last one must be the model's own.
         stop_after: stop when so many images were shown, although the schedule goes on; resuming
             without it continues. None trains to the end.
         batch: images per step, at least 2. On few cores small batches learn most for their time.
-        learning_rate: peak, reached after ``warmup`` (fraction of all images), then a half cosine
-            down to ``final`` times the peak.
+        learning_rate: peak, reached after ``warmup`` (fraction of all images).
+        base_learning_rate, extras_learning_rate: peaks of the base net and of the extra layers;
+            None is ``learning_rate``.
+        schedule: after the warm-up, ``cosine`` is half a cosine down to ``final`` times the peak;
+            ``steps`` multiplies by ``gamma`` at each of ``milestones``, in images shown.
         optimizer: ``adamw`` or ``sgd`` (momentum 0.9, Nesterov).
         weight_decay: on convolution kernels only.
         average: decay per step of the moving average of the weights that is kept as the result;
@@ -68,6 +95,7 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         match_iou: a prior takes the object it overlaps most if the IoU is at least this; every
             object keeps its best prior whatever the IoU.
         clip_norm: largest gradient norm.
+        distill: learn from a teacher too; None does not.
         bf16: autocast to bfloat16: for GPUs; on CPUs batch norm and clips dominate and gain little.
         augmentation: how strongly images are changed.
         device: ``cpu`` or ``cuda``.
@@ -75,23 +103,41 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         workers: processes that read the data once at the start, and threads that augment ahead of
             the training; 0 does all in the training thread.
         seed: of the first weights, the order of the images and their augmentation.
-        out: folder of the run: ``last.pt``, ``log.csv``, ``options.json``, then the weights.
+        out: folder of the run: ``last.pt``, ``log.csv``, ``options.json``, then the weights. None
+            keeps nothing on disk, for a network in memory.
         cache: folder of the images that were read.
         resume: continue from ``last.pt`` in ``out`` where there is one.
         save_seconds: time between two checkpoints.
-        evaluate: images of ``evaluate_data`` that the result is scored on; 0 leaves it unscored.
+        evaluate: images of ``evaluate_data``, the first ones, that are scored; 0 scores none.
+        evaluate_data: held-out data, whose images the training must not show. None is
+            ``shapes:val`` where the training is on shapes.
+        validate_every: images shown between two validations (loss and mAP) on the held-out data;
+            then the best weights are the result, not the last. 0 scores at the end only.
+        patience: stop after so many validations in a row that were no better than the best; 0
+            never does.
     """
 
     model: str
     model_options: Options = msgspec.field(default_factory=dict)
     data: str = "shapes:train"
     data_images: int | None = None
+    labels: str | None = None
+    images_in: Literal["memory", "files"] = "memory"
+    balance: float = 0.0
     start_from: str | None = None
+    new_heads: bool = False
+    backbone: str | None = None
     pretrain: Pretrain | None = None
+    freeze: Literal["none", "base", "all-but-heads"] = "none"
     stages: tuple[Stage, ...]
     stop_after: int | None = None
     batch: int = 16
     learning_rate: float = 2e-3
+    base_learning_rate: float | None = None
+    extras_learning_rate: float | None = None
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
     warmup: float = 0.02
     final: float = 0.01
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -100,18 +146,21 @@ class TrainOptions(Record, frozen=True, kw_only=True):
     negatives: float = 3.0
     match_iou: float = 0.5
     clip_norm: float = 5.0
+    distill: Distill | None = None
     augmentation: Augmentation = Augmentation()
     bf16: bool = False
     device: str = "cpu"
     threads: int = 1
     workers: int = 2
     seed: int = 0
-    out: str
+    out: str | None = None
     cache: str = ".cache/training"
     resume: bool = True
     save_seconds: float = 60.0
     evaluate: int = 1000
-    evaluate_data: str = "shapes:val"
+    evaluate_data: str | None = None
+    validate_every: int = 0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained, before any work.
@@ -119,38 +168,95 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         Raises:
             BadConfig: naming the option, its value and what would work.
         """
-        for stage in self.stages:
-            if stage.size < 32 or stage.images < 1:
-                raise BadConfig(
-                    f"training stage {stage} is impossible:"
-                    " give a size of at least 32 pixels and at least 1 image"
-                )
-        if self.pretrain is not None and min(self.pretrain.images, self.pretrain.batch) < 2:
-            raise BadConfig(
-                f"pretrain.images is {self.pretrain.images} and pretrain.batch"
-                f" {self.pretrain.batch}: give at least 2 each, or leave pretrain out"
-            )
-        if not self.stages:
-            raise BadConfig("training has no stages: give at least one, as size:images")
-        if self.batch < 2:
-            raise BadConfig(
-                f"training option batch is {self.batch}: give at least 2, for batch norm"
-            )
-        for name in ("threads", "learning_rate", "save_seconds"):
-            if getattr(self, name) <= 0:
-                raise BadConfig(
-                    f"training option {name} is {getattr(self, name)}: give more than 0"
-                )
-        for name in ("warmup", "final", "average", "match_iou"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadConfig(
-                    f"training option {name} is {getattr(self, name)}: give 0 or more and below 1"
-                )
+        _check_stages(self)
+        _check_numbers(self)
+        _check_together(self)
 
     @property
     def images(self) -> int:
         """Images over all stages."""
         return sum(stage.images for stage in self.stages)
+
+    def rates(self) -> dict[str, float]:
+        """Peak learning rate of each part of a detector."""
+        base, extras = self.base_learning_rate, self.extras_learning_rate
+        return {
+            "base": self.learning_rate if base is None else base,
+            "extras": self.learning_rate if extras is None else extras,
+            "heads": self.learning_rate,
+        }
+
+
+def _check_stages(options: TrainOptions) -> None:
+    if not options.stages:
+        raise BadConfig("training has no stages: give at least one, as size:images")
+    for stage in options.stages:
+        if stage.size < 32 or stage.images < 1:
+            raise BadConfig(
+                f"training stage {stage} is impossible:"
+                " give a size of at least 32 pixels and at least 1 image"
+            )
+    how = options.pretrain
+    if how is not None and min(how.images, how.batch) < 2:
+        raise BadConfig(
+            f"pretrain.images is {how.images} and pretrain.batch"
+            f" {how.batch}: give at least 2 each, or leave pretrain out"
+        )
+
+
+def _check_numbers(options: TrainOptions) -> None:
+    if options.batch < 2:
+        raise BadConfig(
+            f"training option batch is {options.batch}: give at least 2, for batch norm"
+        )
+    for name in ("threads", "save_seconds", "gamma"):
+        if getattr(options, name) <= 0:
+            raise BadConfig(f"training option {name} is {getattr(options, name)}: give more than 0")
+    for name in ("learning_rate", "base_learning_rate", "extras_learning_rate"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise BadConfig(
+                f"training option {name} is {value}: give more than 0; freeze keeps a part as it is"
+            )
+    for name in ("warmup", "final", "average", "match_iou", "balance"):
+        if not 0 <= getattr(options, name) < 1:
+            raise BadConfig(
+                f"training option {name} is {getattr(options, name)}: give 0 or more and below 1"
+            )
+    for name in ("evaluate", "validate_every", "patience", "workers"):
+        if getattr(options, name) < 0:
+            raise BadConfig(f"training option {name} is {getattr(options, name)}: give 0 or more")
+    how = options.distill
+    if how is not None and not (0 <= how.share <= 1 and how.boxes >= 0 and how.temperature > 0):
+        raise BadConfig(
+            f"distill has share {how.share}, boxes {how.boxes} and temperature {how.temperature}:"
+            " give a share of 0 to 1, boxes of 0 or more and a temperature above 0"
+        )
+
+
+def _check_together(options: TrainOptions) -> None:
+    """Refuse options that contradict each other."""
+    if options.backbone is not None and options.start_from is not None:
+        raise BadConfig("start_from and backbone are both given: a training starts from one")
+    if options.new_heads and options.start_from is None:
+        raise BadConfig("new_heads is for a start_from checkpoint: give one, or leave it out")
+    if options.freeze != "none" and options.pretrain is not None:
+        raise BadConfig(
+            f"pretrain teaches the base net, which freeze={options.freeze} keeps: leave out one"
+        )
+    if (options.schedule == "steps") != bool(options.milestones):
+        raise BadConfig(
+            f"schedule is {options.schedule} with milestones {list(options.milestones)}: give"
+            " schedule=steps and milestones in images shown together, such as milestones=8000,11000"
+        )
+    if list(options.milestones) != sorted(set(options.milestones)):
+        raise BadConfig(f"milestones {list(options.milestones)} do not rise: give them in order")
+    if options.validate_every and not options.evaluate:
+        raise BadConfig("validate_every needs evaluate, the number of held-out images: give both")
+    if options.patience and not options.validate_every:
+        raise BadConfig("patience counts validations: give validate_every too, in images shown")
+    if options.distill is not None and not options.distill.teacher:
+        raise BadConfig("distill has no teacher: give distill.teacher=MODEL")
 
 
 def default_stages(size: int) -> tuple[Stage, ...]:
@@ -161,99 +267,3 @@ def default_stages(size: int) -> tuple[Stage, ...]:
 
 DEFAULT_PRETRAIN = Pretrain(images=28_800)
 """What goes before `default_stages`."""
-
-
-def from_settings(
-    model: str, model_options: Mapping[str, Any], out: str, settings: Sequence[str]
-) -> TrainOptions:
-    """Options from ``key=value`` texts, as the command line gives them.
-
-    ``stages`` is written ``size:images,size:images``, with a ``c`` after the size for close-ups;
-    parts of a group are written ``augmentation.crop=0.3``, ``pretrain.images=20000``.
-
-    Raises:
-        BadConfig: an unknown key, or a value that does not fit.
-    """
-    plain: dict[str, Any] = {"model": model, "model_options": dict(model_options), "out": out}
-    known = describe()
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals or key in ("model", "model_options", "out"):
-            raise BadConfig(f"training option '{setting}' is not key=value: write key=value")
-        if key not in known:
-            raise BadConfig(f"training has no option '{key}': {suggest(key, known)}")
-        group, dot, name = key.partition(".")
-        if dot:
-            plain.setdefault(group, {})[name] = scalar(text)
-        else:
-            plain[key] = _stages(text) if key == "stages" else scalar(text)
-    if "stages" not in plain:
-        spec = MODELS.get(model)(("background", "object"), **model_options)
-        plain["stages"] = msgspec.to_builtins(default_stages(spec.image.height))
-        plain.setdefault("pretrain", msgspec.to_builtins(DEFAULT_PRETRAIN))
-    try:
-        return msgspec.convert(plain, TrainOptions)
-    except msgspec.ValidationError as error:
-        raise BadConfig(f"training options do not fit: {error}") from None
-
-
-def describe() -> dict[str, str]:
-    """Every option that a setting can change, with its default as text."""
-    known: dict[str, str] = {}
-    for field in msgspec.structs.fields(TrainOptions):
-        if field.name == "stages":
-            known["stages"] = "size:images,… (naming cut-outs, close-ups, then whole images)"
-        elif field.name in GROUPS:
-            parts = _plain(GROUPS[field.name])
-            known |= {f"{field.name}.{name}": str(value) for name, value in parts.items()}
-        elif field.default is not msgspec.NODEFAULT:
-            known[field.name] = str(field.default)
-    return known
-
-
-def command(options: TrainOptions) -> str:
-    """The command line that runs this training again: every option that is not at its default."""
-    request = Request(name=options.model, options=options.model_options)
-    words = ["detbench", "train", str(request), "-o", options.out]
-    plain, defaults = _plain(options), describe()
-    for key, value in plain.items():
-        if key in GROUPS:
-            changed = {f"{key}.{name}": each for name, each in (value or {}).items()}
-        else:
-            changed = {key: value}
-        for name, each in changed.items():
-            if name == "stages":
-                text = ",".join(map(str, options.stages))
-                words += ["--set", f"stages={text}"]
-            elif name in defaults and str(each) != defaults[name] and name not in PLACES:
-                words += ["--set", f"{name}={each}"]
-    return " ".join(words)
-
-
-GROUPS: dict[str, Record] = {"augmentation": Augmentation(), "pretrain": Pretrain(images=0)}
-"""Options that have parts, with the default of each part; ``pretrain.images`` 0 is none."""
-PLACES = ("cache", "resume", "save_seconds")
-"""Options that say where and how often things are kept, not what is trained."""
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.json.decode(encode(record))
-    return plain
-
-
-def _stages(text: str) -> list[dict[str, Any]]:
-    try:
-        pairs = [stage.split(":") for stage in text.split(",")]
-        return [
-            {
-                "size": int(size.removesuffix("c")),
-                "images": int(images),
-                "close_up": size.endswith("c"),
-            }
-            for size, images in pairs
-        ]
-    except ValueError:
-        raise BadConfig(
-            f"training stages '{text}' are not size:images,size:images: write, for example,"
-            " 128:40000,160c:8000,256:8000"
-        ) from None

@@ -46,7 +46,7 @@ def cut_out(sample: Sample, feed: Feed, how: Pretrain, rng: Generator) -> tuple[
     side = (high - low).max() * rng.uniform(1.05, how.margin, 2)
     centre = (low + high) / 2 + rng.uniform(-0.15, 0.15, 2) * (high - low)
     window: NDArray[np.float64] = np.concatenate([centre - side / 2, centre + side / 2])
-    view = look(sample, window, how.size, feed.image)
+    view = look(sample, window, (how.size, how.size), feed.image)
     if rng.random() < feed.augmentation.mirror:
         view = mirror(view)
     pixels = recolour(view.pixels, feed.augmentation, rng)
@@ -61,7 +61,7 @@ def cut_outs(feed: Feed, how: Pretrain, first: int) -> tuple[Tensor, Tensor]:
     for row in range(how.batch):
         number = first + row
         rng = np.random.Generator(np.random.PCG64((feed.seed, 2, number)))
-        sample = feed.store.sample(feed.picture(number))
+        sample = feed.store.sample(feed.order.picture(number))
         while not len(sample.boxes):
             sample = feed.store.sample(int(rng.integers(len(feed.store))))
         view, labels[row] = cut_out(sample, feed, how, rng)

@@ -10,15 +10,17 @@ import torch
 
 from harness.cache import sha256_file
 from harness.datasets import open_dataset
-from harness.errors import BadCheckpoint
+from harness.errors import BadCheckpoint, BadConfig
 from harness.interfaces import MODELS
 from harness.provenance import git_revision, versions
 from harness.records import ModelSpec, Options, Record, encode
 from harness.weights import SHIPPED
 from models._checkpoint import load_weights, save_weights
-from models.training.options import TrainOptions, command
-from models.training.scoring import Score, score
-from models.training.state import STATE, read
+from models.training.options import TrainOptions
+from models.training.scoring import Score, open_held_out
+from models.training.settings import command
+from models.training.starting import find_start
+from models.training.state import BEST, STATE, Validation, progress_in, read
 
 WEIGHTS = "weights.safetensors"
 
@@ -36,6 +38,8 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
         seconds: wall time of the training steps, over all commands.
         revision: of the code that trained; ``dirty`` where it had uncommitted changes.
         score: of the stored weights, not of the ones before they were stored.
+        start: what the weights started from, and what started random.
+        best: the validation that chose these weights; None where the last ones were taken.
     """
 
     model: str
@@ -55,11 +59,16 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
     dirty: bool
     versions: dict[str, str]
     score: Score | None
+    start: tuple[str, ...] = ()
+    best: Validation | None = None
+    validations: tuple[Validation, ...] = ()
     schema: int = 1
 
 
 def finish(options: TrainOptions) -> Path:
-    """Write and score the averaged weights of the last state in ``options.out``.
+    """Write and score the weights that the training in ``options.out`` answers.
+
+    Those are the best validated ones, else the averaged ones of the last state.
 
     Works on a finished training and, for a snapshot, on one that still runs.
 
@@ -69,15 +78,15 @@ def finish(options: TrainOptions) -> Path:
     Raises:
         BadCheckpoint: there is no state.
     """
-    out = Path(options.out)
+    out = Path(str(options.out))
     if not (out / STATE).is_file():
         raise BadCheckpoint(f"{out} has no training state {STATE}: train first")
     state = read(out / STATE)
-    before = _manifest_before(options)
-    data = open_dataset(options.data, limit=options.data_images)
-    spec = MODELS.get(options.model)(data.labels, **options.model_options)
+    progress = progress_in(state)
+    spec = MODELS.get(options.model)(tuple(state["labels"]), **options.model_options)
+    before = _manifest_before(spec, options)
     network = spec.build()
-    network.load_state_dict(state["average"])
+    network.load_state_dict(state["average"] if progress.best is None else read(out / BEST))
     path = out / WEIGHTS
     save_weights(network, path)
     manifest = WeightsManifest(
@@ -88,9 +97,9 @@ def finish(options: TrainOptions) -> Path:
         size_bytes=path.stat().st_size,
         source_precision="trained in float32, kernels stored as float16, the rest as float32",
         data=options.data,
-        data_images=len(data),
-        images_seen=state["step"] * options.batch + (before.images_seen if before else 0),
-        seconds=round(state["seconds"] + (before.seconds if before else 0), 1),
+        data_images=len(open_dataset(options.data, limit=options.data_images)),
+        images_seen=progress.step * options.batch + (before.images_seen if before else 0),
+        seconds=round(progress.seconds + (before.seconds if before else 0), 1),
         seed=options.seed,
         commands=(*(before.commands if before else ()), command(options)),
         options=options,
@@ -98,6 +107,9 @@ def finish(options: TrainOptions) -> Path:
         dirty=state.get("dirty", git_revision()[1]),
         versions=versions(["torch", "numpy", "PIL", "safetensors"]),
         score=score_file(spec, path, options),
+        start=progress.notes,
+        best=progress.best,
+        validations=progress.validations,
     )
     path.with_suffix(".json").write_bytes(encode(manifest))
     return path
@@ -125,23 +137,25 @@ def publish(weights: Path, folder: Path = SHIPPED) -> Path:
     return target
 
 
-def _manifest_before(options: TrainOptions) -> WeightsManifest | None:
-    """The manifest of the weights that the training started from, where there is one."""
+def _manifest_before(spec: ModelSpec, options: TrainOptions) -> WeightsManifest | None:
+    """The manifest of the weights that the training started from, where a training wrote one."""
     if options.start_from is None:
         return None
-    start = Path(options.start_from)
-    return read_manifest(start) if start.with_suffix(".json").is_file() else None
+    try:
+        return read_manifest(find_start(spec, options.start_from).path)
+    except (BadCheckpoint, BadConfig):
+        return None  # gone since, or written by something else than a training
 
 
 def score_file(spec: ModelSpec, path: Path, options: TrainOptions) -> Score | None:
     """Score the weights as they are stored; None where the options ask for none."""
-    if options.evaluate == 0:
+    held_out = open_held_out(options, spec)
+    if held_out is None:
         return None
     torch.set_num_threads(options.threads)
     network = spec.build()
     load_weights(network, path)
-    data = open_dataset(options.evaluate_data, limit=options.evaluate)
-    return score(network, spec, data, device=options.device)
+    return held_out.score(network, options)
 
 
 def read_manifest(path: Path) -> WeightsManifest:
