@@ -1,4 +1,4 @@
-"""Artifacts on disk: a folder with the model's files, its priors, golden answers and a manifest.
+"""Artifacts on disk: a folder with the model's files, what belongs to them and a manifest.
 
 ``artifact.json`` names every file with its SHA-256. `load` verifies all of them, so that what runs
 is what was exported. `publish` makes the folder appear whole or not at all.
@@ -23,6 +23,8 @@ from harness.records import Artifact, FileEntry, decode, encode
 MANIFEST = "artifact.json"
 PRIORS = "priors.npy"
 GOLDEN = "golden.npz"
+WEIGHTS = "weights.safetensors"
+"""Compressed weights of the network that was exported, where recipes made them smaller."""
 GOLDEN_DATA = "golden"
 """What stands for a data set where an artifact is timed on its own golden images."""
 NO_REFERENCE = "no float reference: the file was not exported here, so parity cannot be checked"
@@ -128,11 +130,12 @@ def write_extras(
 
 
 def entries(folder: Path, model_files: Iterable[str]) -> tuple[FileEntry, ...]:
-    """Entries of the model's files, and of the priors and the golden answers that are there."""
-    roles: list[tuple[str, Literal["model", "priors", "golden"]]] = [
+    """Entries of the model's files, and of what lies beside them."""
+    roles: list[tuple[str, Literal["model", "priors", "golden", "weights"]]] = [
         *((name, "model") for name in model_files),
         (PRIORS, "priors"),
         (GOLDEN, "golden"),
+        (WEIGHTS, "weights"),
     ]
     return tuple(
         FileEntry(

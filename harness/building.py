@@ -66,6 +66,7 @@ def build(task: ExportTask) -> Artifact:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
     try:
+        done += _pack(network, staging) if chain.steps else ()
         answers = artifacts.Golden(golden, reference_outputs(network, spec, golden))
         job = ExportJob(
             spec=spec,
@@ -102,6 +103,19 @@ def _supplies(
         training=TrainingImages(str(training.data), training.images) if training else None,
         kept=cache_dir("recipes"),
         identity=sha256_text(identity),
+    )
+
+
+def _pack(network: Any, folder: Path) -> tuple[str, ...]:
+    """Write the network's weights compressed, where pruning or clustering makes them smaller."""
+    from models._packed import write_packed
+
+    packed = write_packed(network, folder / artifacts.WEIGHTS)
+    if packed is None:
+        return ()
+    return (
+        f"weights compressed without loss: {packed.size_bytes / 1e6:.2f} MB in {artifacts.WEIGHTS}"
+        f" for {packed.plain_bytes / 1e6:.2f} MB",
     )
 
 

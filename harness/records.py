@@ -143,7 +143,7 @@ class FileEntry(Record, frozen=True, kw_only=True):
     """One file of an artifact, beside its manifest. ``role`` says what it is for."""
 
     path: str
-    role: Literal["model", "priors", "golden"]
+    role: Literal["model", "priors", "golden", "weights"]
     sha256: str
     size_bytes: int
 

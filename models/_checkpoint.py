@@ -3,7 +3,8 @@
 Read are ``.safetensors`` and PyTorch's ``.pth``/``.pt``, the latter without unpickling anything but
 tensors, and for models that come from there what TensorFlow wrote (`models._tf_import`). Written is
 safetensors: convolution kernels as float16, everything else (biases and batch norm, a few per cent
-of the bytes, with values that float16 would round to zero) as it is.
+of the bytes, with values that float16 would round to zero) as it is. Compressed weights
+(`models._packed`) are read too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from harness.errors import BadCheckpoint
 from harness.extras import require
 from harness.records import Scalar
 from harness.weights import shipped_manifests
+from models._packed import FORMAT, read_packed
 from models._tf_import import SAVED_MODEL, is_tensorflow, transplant
 
 _SHOWN = 3
@@ -135,6 +137,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     safetensors = require("safetensors", extra="torch")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") == FORMAT:
+                return read_packed(metadata, file.get_tensor, set(file.keys()))
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None

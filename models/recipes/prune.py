@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from harness.errors import BadConfig
 from harness.recipe_interface import RECIPES, Recipe, RecipeJob
 from harness.records import Options, Scalar
+from models.recipes._shared import array, pointwise
 
 SCOPES = ("layer", "global")
 
@@ -85,14 +86,11 @@ class Prune(Recipe):
 
     def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
         """Prune in place; the sentences say how sparse the layers became."""
-        import torch
-
         layers = pointwise(job.network)
-        weights = {n: m.weight.detach().numpy()[:, :, 0, 0] for n, m in layers.items()}
+        weights = {n: array(m)[:, :, 0, 0] for n, m in layers.items()}
         masks = keep(weights, job.options)
         for name, module in layers.items():
-            mask = torch.from_numpy(masks[name])[:, :, None, None]
-            module.weight.data.mul_(mask)
+            array(module)[~masks[name]] = 0
         zeros = {name: 1 - mask.mean() for name, mask in masks.items()}
         total = sum((~mask).sum() for mask in masks.values())
         size = sum(mask.size for mask in masks.values())
@@ -101,19 +99,6 @@ class Prune(Recipe):
             f" ({total / size:.1%}), {min(zeros.values()):.1%} to {max(zeros.values()):.1%}"
             " a layer",
         )
-
-
-def pointwise(network: Any) -> dict[str, Any]:
-    """The convolutions with 1x1 kernels and no groups, by name."""
-    import torch
-
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.groups == 1
-    }
 
 
 def keep(
