@@ -124,7 +124,7 @@ def _start(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     places = np.linspace(0, 1, min(len(ordered), 8 * count) + 1)
     points = np.quantile(ordered, places)
     shares = np.concatenate([[0.0], np.cumsum(np.cbrt(np.square(np.diff(points))))])
-    return np.interp((np.arange(count) + 0.5) / count * shares[-1], shares, points)
+    return np.asarray(np.interp((np.arange(count) + 0.5) / count * shares[-1], shares, points))
 
 
 def _layers(network: Any, bits: int) -> dict[str, Any]:
