@@ -373,6 +373,7 @@ class Execution:
             preprocessing=results[-1].preprocessing if results else None,
             evidence=self.folder.evidence(planned.id),
             rounds=tuple(result.round for result in results if result.round),
+            emulated=results[-1].emulated if results else None,
         )
         facts = msgspec.to_builtins(machine.machine_record())
         found = lint_record(record, artifact, facts)

@@ -246,9 +246,13 @@ class Operator(NamedTuple):
 
 
 class Session(ABC):
-    """An artifact loaded into a runtime. Use as a context manager."""
+    """An artifact loaded into a runtime. Use as a context manager.
+
+    ``emulated`` is set by a session on another machine: the program that emulates its processor.
+    """
 
     versions: Mapping[str, str]
+    emulated: str | None = None
 
     @abstractmethod
     def run(self, images: NDArray[Any]) -> Outputs:

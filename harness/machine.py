@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from harness._cgroup import ROOT, cpu_quota_cores, memory_limit_bytes, read
+from harness.emulation import emulator
 from harness.machine_state import MachineState, governor, own_cpu_seconds, state, taint, turbo
 from harness.records import Record
 
@@ -74,6 +75,7 @@ class Machine(Record, frozen=True, kw_only=True):
         caches_bytes: by name, as one core sees them.
         memory_limit_bytes: of the container; None where there is no limit.
         hypervisor: its vendor; "none" on bare metal.
+        emulated: by which program, where the processor is no real one.
     """
 
     id: str
@@ -97,6 +99,7 @@ class Machine(Record, frozen=True, kw_only=True):
     python: str
     governor: str | None
     turbo: bool | None
+    emulated: str | None = None
 
 
 class Cpu(NamedTuple):
@@ -133,6 +136,7 @@ def machine_record() -> Machine:
         python=platform.python_version(),
         governor=governor(),
         turbo=turbo(),
+        emulated=emulator(),
     )
     return msgspec.structs.replace(found, id=machine_id(found))
 
@@ -147,6 +151,8 @@ def machine_id(machine: Machine) -> str:
     text = re.sub(r"\((r|tm|c)\)|@.*|\bcpu\b", " ", text)
     slug = re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:SLUG_LENGTH].rstrip("-") or "unknown"
     facts = {name: getattr(machine, name) for name in DECISIVE}
+    if machine.emulated:
+        facts["emulated"] = machine.emulated
     facts["memory_gib"] = math.ceil(machine.memory_bytes / 2**30)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{slug}-{machine.cores or machine.logical_cores or 0}c-{digest[:8]}"
@@ -190,6 +196,8 @@ def _affinity_cores() -> int | None:
 
 def _cpu() -> Cpu:
     """By ``lscpu``, which every Linux distribution has and takes 3 ms; else by py-cpuinfo."""
+    if program := emulator():  # the tools see the processor beneath
+        return Cpu(f"{platform.machine()} emulated by {program}", None, None)
     tool = shutil.which("lscpu")
     if tool is not None:
         try:

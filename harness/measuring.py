@@ -21,6 +21,7 @@ from harness.datasets import open_dataset
 from harness.datasets.golden import GoldenImages
 from harness.detections import load, save
 from harness.early import Ended, score_until
+from harness.emulation import emulator
 from harness.errors import Unsupported
 from harness.evaluation import class_map, score
 from harness.images import Preprocessor
@@ -28,10 +29,11 @@ from harness.interfaces import RUNNERS, Dataset, Detections, Runner, RunOptions
 from harness.memory import Baseline, baseline, peak_above
 from harness.opened import Opened
 from harness.policies import decoded_by
-from harness.records import Artifact, Measurement
+from harness.records import Artifact, Measure, Measurement
 from harness.scoring import Pass, merge, run_over, shard_range
 from harness.tasks import ChildResult, MeasureTask
 
+TIMED: frozenset[Measure] = frozenset({"latency", "profile", "sustain"})
 Prepared = tuple[NDArray[Any], tuple[int, int]]
 """The network's input, and the (height, width) of the picture that it was made of."""
 
@@ -71,7 +73,15 @@ def measure(task: MeasureTask) -> ChildResult:
             Preprocessor(artifact.image, artifact.inputs[0]),
             artifacts.priors(folder),
         )
+        emulated = session.emulated or emulator()
+        if emulated and task.cell.measure in TIMED:
+            raise Unsupported(
+                f"the processor is emulated by {emulated}, its times are none of a real one:"
+                " measure accuracy and parity there, and time on the device itself"
+            )
         found = _measured(task, opened, folder, runner)
+        if emulated:
+            found = [item for item in found if not item.metric.startswith("time.")]
         versions = {name: str(version) for name, version in session.versions.items()}
     timed = task.cell.measure == "latency"
     return ChildResult(
@@ -80,6 +90,7 @@ def measure(task: MeasureTask) -> ChildResult:
         versions=versions,
         preprocessing=opened.prepare.fingerprint,
         measurements=(*found, *loads, *_memory(before)) if timed else tuple(found),
+        emulated=emulated,
     )
 
 

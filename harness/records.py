@@ -309,6 +309,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     records that were written before there was one.
     ``findings`` are what the linter said when the record was written; a reader lints again.
     ``rounds`` are those of a timed cell, in the order they were run.
+    ``emulated`` names the program where the processor that ran the model was not a real one.
     """
 
     cell: Cell
@@ -331,6 +332,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     digest: str | None = None
     findings: tuple[Finding, ...] = ()
     rounds: tuple[Round, ...] = ()
+    emulated: str | None = None
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:

@@ -58,6 +58,7 @@ def score_in_shards(
         joined,
         versions=first.versions,
         preprocessing=first.preprocessing,
+        emulated=first.emulated,
         measurements=(*once, *joined.measurements),
         elapsed_ns=time.perf_counter_ns() - started,
     )

@@ -86,3 +86,4 @@ class ChildResult(Record, frozen=True, kw_only=True):
     elapsed_ns: int = 0
     preprocessing: str | None = None
     round: Round | None = None
+    emulated: str | None = None

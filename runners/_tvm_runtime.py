@@ -31,11 +31,11 @@ def import_runtime() -> Any:
     return require("tvm", extra="tvm-runtime")
 
 
-def check_version(tvm: Any, artifact: Artifact) -> None:
+def check_version(version: str, artifact: Artifact, where: str = "this") -> None:
     """Raise ArtifactDamaged where another TVM built the module: it runs on that one only."""
-    made_by = artifact.toolchain.get("apache-tvm", tvm.__version__)
-    if made_by != tvm.__version__:
+    made_by = artifact.toolchain.get("apache-tvm", version)
+    if made_by != version:
         raise ArtifactDamaged(
-            f"{artifact.id} was built by TVM {made_by} and this is {tvm.__version__}:"
+            f"{artifact.id} was built by TVM {made_by} and {where} is {version}:"
             f" export {artifact.model} again, or install apache-tvm=={made_by}"
         )

@@ -61,7 +61,7 @@ class TvmCpu(Runner):
         # Read once, when TVM's thread pool starts; it is also the pool's upper bound.
         os.environ["TVM_NUM_THREADS"] = str(options.threads)
         tvm = import_runtime()
-        check_version(tvm, artifact)
+        check_version(tvm.__version__, artifact)
         _set_threads(options.threads)
         return TvmSession(tvm, path, artifact)
 

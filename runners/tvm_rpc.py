@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class TvmRpc(Runner):
         if where is None:
             raise Unsupported(str(self.unsupported("tvm", options)))
         tvm = import_runtime()
-        check_version(tvm, artifact)
+        check_version(tvm.__version__, artifact)
         path = model_file(artifact, folder)
         return RpcSession(tvm, path, artifact, where, options.threads)
 
@@ -97,6 +98,10 @@ class RpcSession(Session):
     ) -> None:
         self._where = where
         self._remote = connect(where)
+        board = self._board()
+        version = str(board.get("apache-tvm", tvm.__version__))
+        check_version(version, artifact, f"the one at {where}")
+        self.emulated = board.get("emulated")
         with self._connection():
             self._device = self._remote.cpu(0)
             self._file = f"{artifact.sha256[:16] or 'model'}.so"
@@ -118,7 +123,9 @@ class RpcSession(Session):
             raise Unsupported(f"{where} takes {given} threads, not {threads}: ask for {given}")
         self._tensor = tvm.runtime.tensor
         self._answer = ANSWERS[artifact.output_kind]
-        self.versions = {"apache-tvm": str(tvm.__version__)}
+        self.versions = {"apache-tvm": version}
+        if board:
+            self.versions["board"] = f"{board['name']}, {board['architecture']}"
 
     def run(self, images: NDArray[Any]) -> Outputs:
         """Send a batch, run it, fetch the answer."""
@@ -143,6 +150,14 @@ class RpcSession(Session):
             self._remote.remove(self._file)
         self._machine = self._remote = self._device = None
         gc.collect()  # the connection ends with the last of TVM's objects, some are in cycles
+
+    def _board(self) -> dict[str, Any]:
+        """What ``detbench device serve`` says of its machine; nothing from TVM's own server."""
+        try:
+            facts: dict[str, Any] = json.loads(self._remote.get_function("detbench.board")())
+        except Exception:  # TVM's RPC raises several types for a function that is not there
+            return {}
+        return facts
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -10,8 +11,10 @@ import threading
 from types import FrameType
 from typing import Any
 
+from harness import machine
 from harness.errors import BadConfig, Unsupported
 from harness.extras import require
+from harness.registry import ROOT
 
 SERVER_PORT, TRACKER_PORT = 9090, 9190
 
@@ -26,6 +29,8 @@ def device(options: argparse.Namespace) -> int:
         )
     # A server needs neither compiler nor torch, which TVM loads where they are, for seconds.
     os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+    # It runs in a process of its own, which must find `introduce`.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # "not to be found", to Python
     serving = _track(options) if options.what == "track" else _serve(options)
     over = threading.Event()
@@ -42,6 +47,19 @@ def device(options: argparse.Namespace) -> int:
     return 0
 
 
+def introduce() -> None:
+    """Let a client ask what this board is, by the function that `tvm_rpc` calls."""
+    register = require("tvm_ffi", extra="tvm-runtime").register_global_func
+    here = machine.machine_record()
+    facts = {
+        "name": here.board or here.cpu or here.architecture,
+        "architecture": here.architecture,
+        "emulated": here.emulated,
+        "apache-tvm": str(require("tvm", extra="tvm-runtime").__version__),
+    }
+    register("detbench.board", lambda: json.dumps(facts), override=True)
+
+
 def _serve(options: argparse.Namespace) -> Any:
     """Start a server, and say how to reach it."""
     rpc = require("tvm.rpc", extra="tvm-runtime")
@@ -55,6 +73,7 @@ def _serve(options: argparse.Namespace) -> Any:
             tracker_addr=tracker,
             key=options.key or "",
             silent=True,
+            server_init_callback=introduce,
         )
     except Exception as error:  # TVM's server raises several types, and OSError
         raise _refused(options, port, error) from error

@@ -90,6 +90,9 @@ def _seconds(record: RunRecord, *, inside: bool) -> Value:
 def _state(record: RunRecord) -> Value:
     marks = ["tainted"] if record.state == "tainted" else []
     reasons = [record.error] if record.error else []
+    if record.emulated:
+        marks.append("emulated")
+        reasons.append(f"computed on a processor that {record.emulated} emulates")
     leaked = measured.leaked_images(record)
     if leaked:
         marks.append("calibration leak")
@@ -246,6 +249,7 @@ def _parity_line(entries: Sequence[Entry]) -> Line:
             if found.metric.startswith("parity.") and found.value is not None:
                 values.setdefault(found.metric.removeprefix("parity."), []).append(found.value)
     failed = next((e for e in entries if e.state == "parity-failed"), None)
+    emulated = any(e.record and e.record.emulated for e in entries)
     return Line(
         cells=tuple(e.cell_id for e in entries if e.cell.measure == "parity" and e.measured),
         values=(
@@ -266,7 +270,10 @@ def _parity_line(entries: Sequence[Entry]) -> Line:
             Value(
                 text=count(len(entries), "cell"),
                 sort=len(entries),
-                marks=("parity-failed",) if failed else (),
+                marks=(
+                    *(("parity-failed",) if failed else ()),
+                    *(("emulated",) if emulated else ()),
+                ),
                 note=_agreement(values, len(entries)),
             ),
         ),
