@@ -58,6 +58,11 @@ class Step:
         )
 
     @property
+    def pointwise(self) -> bool:
+        """Whether each output channel reads one pixel of every input channel."""
+        return self.kind == "conv" and self.groups == 1 and self.window.pointwise
+
+    @property
     def linear(self) -> bool:
         """Whether weights and bias can still be changed: nothing follows them yet."""
         return self.kind == "conv" and not self.after

@@ -65,7 +65,7 @@ class Network:
         self.margin = margin(windows)
         self._reader = reader
         self._read_by_windows = {
-            step.source for step in self.steps if self._able(step) and not step.window.pointwise
+            step.source for step in self.steps if self._able(step) and not step.pointwise
         }
 
     def _able(self, step: Step) -> bool:
@@ -113,7 +113,8 @@ class Network:
         first = window.first if window is not None else None
         if window is None or first is None or window.kind != "conv":
             return None
-        able = all(self.able(step) for step in (first, window, last)) and last.window.pointwise
+        able = all(self.able(step) for step in (first, window, last))
+        able = able and first.groups == 1 and last.pointwise
         plain = all(isinstance(after, Clip) for step in (first, window) for after, _ in step.after)
         grid = self.grid(first.out)
         large = 4 * first.channels[1] * grid.size >= FUSED_BYTES
@@ -125,7 +126,7 @@ class Network:
     def layers(self) -> Iterator[Layer]:
         """The pointwise convolutions, in order."""
         for number, step in enumerate(self.steps):
-            if self.able(step) and step.window.pointwise:
+            if self.able(step) and step.pointwise:
                 weight = step.weight[:, :, 0, 0].astype(np.float32)
                 yield Layer(number=number, point=self.point(step), weight=weight)
 
@@ -164,7 +165,7 @@ class _PlanesLowering(Lowering):
         if step.first is not None and self._network.able(step):
             self._values[step.first.out] = self._emit(step.first)
         if self._network.able(step):
-            return self._pointwise(step) if step.window.pointwise else self._windowed(step)
+            return self._pointwise(step) if step.pointwise else self._windowed(step)
         if step.kind == "values" and isinstance(self._values.get(step.source), Planes):
             return self._values_on_planes(step)
         return super()._emit(step)
@@ -187,7 +188,7 @@ class _PlanesLowering(Lowering):
 
     def _fused_on_planes(self, first: Step, window: Step, last: Step) -> Planes:
         network = self._network
-        pointwise = first.window.pointwise
+        pointwise = first.pointwise
         layer: Any = network.point(first) if pointwise else network.windowed(first)
         number = self._numbers[id(first)]
         fused = Fused(

@@ -30,7 +30,8 @@ from exporters._tvm_planes_window import Windowed
 from exporters._tvm_tiles import Window
 from harness import recipes
 from harness.interfaces import EXPORTERS, RUNNERS, ExportJob, RunOptions
-from harness.records import Artifact, ModelSpec
+from harness.records import Artifact, ImageSpec, ModelSpec
+from tests.test_exporters_tvm import Odd, with_statistics
 
 torch = pytest.importorskip("torch", reason="the reference")
 tvm = pytest.importorskip("tvm", reason="the compiler under test")
@@ -248,6 +249,59 @@ def test_a_network_with_fused_blocks(
     found = machine["main"](tvm.runtime.tensor(tiny_images[:1]))
     for one, other in zip(found, expected, strict=True):
         assert difference(one.numpy(), other) < PARITY
+
+
+class OnePixelEach(torch.nn.Module):
+    """Depthwise 1x1 convolutions, as EtinyNet's branches have them, wherever they can stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.body = torch.nn.Sequential(
+            conv(3, 8, 3, 2, 1),
+            conv(8, 8, 1, groups=8),
+            conv(8, 12, 1),
+            conv(12, 12, 1, groups=12),
+            conv(12, 12, 3, padding=1, groups=12),
+            conv(12, 12, 1),
+        )
+
+    def forward(self, image: Any) -> tuple[Any, Any]:
+        rows = self.body(image).permute(0, 2, 3, 1)
+        return rows.reshape(1, -1, 3), rows.reshape(1, -1, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OnePixelEach, Odd])
+@pytest.mark.parametrize("fused_bytes", [0, 10**9])
+def test_networks_of_other_kinds(
+    kind: type[Any],
+    fused_bytes: int,
+    tiny_spec: ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_tvm_planes_lower, "FUSED_BYTES", fused_bytes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = with_statistics(kind(), (2, 3, 29, 38))
+    image = ImageSpec(height=29, width=38, mean=(0.0,) * 3, std=(1.0,) * 3)
+    spec = dataclasses.replace(tiny_spec, image=image)
+    job = ExportJob(spec=spec, network=network, options={}, calibration=None, folder=tmp_path)
+    target = _tvm_target.resolve("native")
+    module = _tvm_import.to_relax(job)
+    forms = {
+        layer.number: Form(sparse=True, rows=1, vectors=1)
+        for layer in _tvm_planes_lower.layers(module, target)
+    }
+    lowered, _ = _tvm_planes_lower.lower(module, target, forms)
+    machine = tvm.relax.VirtualMachine(_tvm_build.compile_module(lowered, target), tvm.cpu())
+    picture = normal(3, 1, 3, 29, 38)
+    found = machine["main"](tvm.runtime.tensor(picture))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(picture))
+    for one, other in zip(found, expected, strict=True):
+        assert difference(one.numpy(), other.numpy()) < PARITY
 
 
 def test_the_exporter_lists_its_choices(
