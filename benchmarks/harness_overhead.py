@@ -37,9 +37,10 @@ if __name__ == "__main__":  # run as a script, the checkout is not on the path u
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import artifacts
+from harness.clocks import Clock, interval, no_collection
 from harness.interfaces import RUNNERS, RunOptions, Session
 from harness.records import Artifact, Decoding, ImageSpec, TensorSpec
-from harness.timing import Clock, Tier, interval, no_collection, time_calls
+from harness.timing import Tier, time_calls
 from runners.null import Null
 
 GOAL_NS = 100_000

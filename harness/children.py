@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -40,39 +42,86 @@ def run_child(
     Raises:
         ResultsError: ``folder`` cannot be written.
     """
-    task_path = folder / "tasks" / f"{name}.json"
-    result_path = folder / "tasks" / f"{name}.result.json"
-    log_path = folder / "logs" / f"{name}.log"
-    started = time.perf_counter_ns()
-    write_atomic(task_path, msgspec.json.encode(task))
-    try:
-        result_path.unlink(missing_ok=True)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = log_path.open("wb")
-    except OSError as error:
-        raise ResultsError(f"{log_path} cannot be written ({error.strerror}): free space") from None
-    command = [sys.executable, "-m", "harness.worker", str(task_path), str(result_path)]
-    with log:
-        child = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=_environment(task),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+    return Child(task, folder=folder, name=name, timeout_s=timeout_s).end()
+
+
+class Child:
+    """One task in a process of its own, from start to end.
+
+    Args:
+        timeout_s: most time that it may take, in all or from one turn to the next.
+        inherited: file descriptors that it keeps open.
+        more: environment variables that it gets beside the usual ones.
+
+    Raises:
+        ResultsError: ``folder`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        task: ExportTask | MeasureTask,
+        *,
+        folder: Path,
+        name: str,
+        timeout_s: float,
+        inherited: Sequence[int] = (),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        task_path = folder / "tasks" / f"{name}.json"
+        self._result_path = folder / "tasks" / f"{name}.result.json"
+        self._log_path = folder / "logs" / f"{name}.log"
+        self._timeout_s = timeout_s
+        self._started = time.perf_counter_ns()
+        write_atomic(task_path, msgspec.json.encode(task))
+        try:
+            self._result_path.unlink(missing_ok=True)
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = self._log_path.open("wb")
+        except OSError as error:
+            raise ResultsError(
+                f"{self._log_path} cannot be written ({error.strerror}): free space"
+            ) from None
+        command = [sys.executable, "-m", "harness.worker", str(task_path), str(self._result_path)]
+        with log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**_environment(task), **more},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=tuple(inherited),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self) -> ChildResult:
+        """Wait until it ends, and answer what became of it."""
+        try:
+            ended = _wait(self._process, self._timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+        if not ended:
+            return self.late()
+        result = _result(self._process.returncode, self._result_path, self._log_path)
+        return msgspec.structs.replace(result, elapsed_ns=time.perf_counter_ns() - self._started)
+
+    def late(self) -> ChildResult:
+        """Stop it, because its time is up."""
+        self.kill()
+        return ChildResult(
+            state="timeout",
+            error=f"stopped after {self._timeout_s:g} s, its limit",
+            elapsed_ns=time.perf_counter_ns() - self._started,
         )
-    try:
-        ended = _wait(child, timeout_s)
-    except BaseException:
-        _kill(child)
-        raise
-    if not ended:
-        _kill(child)
-        result = ChildResult(state="timeout", error=f"stopped after {timeout_s:g} s, its limit")
-    else:
-        result = _result(child.returncode, result_path, log_path)
-    return msgspec.structs.replace(result, elapsed_ns=time.perf_counter_ns() - started)
+
+    def kill(self) -> None:
+        """Stop it and all that it started; harmless where it has ended."""
+        _kill(self._process)
 
 
 def excerpt(log: Path) -> str:

@@ -8,13 +8,11 @@ on where it stopped.
 from __future__ import annotations
 
 import contextlib
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -28,30 +26,20 @@ from harness.lint.single import lint_record
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress
 from harness.provenance import git_revision
-from harness.records import Round, RunRecord, State
+from harness.records import RunRecord, State
 from harness.results import RunFolder
-from harness.rounds import floor_rounds, merge, noise_floor
+from harness.rounds import merge
 from harness.sharding import score_in_shards
 from harness.tasks import ChildResult, ExportTask, MeasureTask
-from harness.timing import TIERS, round_order
+from harness.timed import MEASURED, Timed, run_together
 from harness.units import parse_period_ns, parse_seconds
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
 
 T = TypeVar("T")
-MEASURED: frozenset[State] = frozenset({"ok", "tainted"})
 DONE: frozenset[State] = frozenset({"ok", "parity-failed", "tainted"})
 """States that are kept when the same command runs again; all others are tried once more."""
-
-
-class Turn(NamedTuple):
-    """When a round is run: its number, and its place among so many turns of that number."""
-
-    name: str
-    number: int
-    place: int
-    of: int
 
 
 class Execution:
@@ -72,18 +60,19 @@ class Execution:
             ResultsError: the results cannot be written. Nothing that was written is lost.
         """
         self._keep_finished()
-        for planned in self._open():
+        for planned in self.open():
             if planned.unsupported:
                 self._fail(planned, "unsupported", planned.unsupported)
         self._export(progress)
         self._score(progress)
-        self._time(progress)
-        self._alone(progress)
+        timed = Timed(self)
+        timed.latency(progress)
+        timed.alone(progress)
 
     def remaining_s(self) -> float:
         """Estimate of the time that is left, in seconds."""
         self._keep_finished()
-        todo = [planned for planned in self._open() if planned.unsupported is None]
+        todo = [planned for planned in self.open() if planned.unsupported is None]
         exports = {p.export.fingerprint: p.export for p in todo if p.export}
         missing = [task for task in exports.values() if not Path(task.folder).is_dir()]
         return self.estimator.total_s(missing, [planned.cell for planned in todo], self.jobs)
@@ -94,7 +83,8 @@ class Execution:
             if record is not None and record.state in DONE:
                 self.records[planned.id] = record
 
-    def _open(self, measure: str | None = None) -> list[PlannedCell]:
+    def open(self, measure: str | None = None) -> list[PlannedCell]:
+        """Cells that are not done yet."""
         return [
             planned
             for planned in self.plan.cells
@@ -102,7 +92,7 @@ class Execution:
         ]
 
     def _export(self, progress: Progress) -> None:
-        needed = {p.export.fingerprint: p.export for p in self._open() if p.export is not None}
+        needed = {p.export.fingerprint: p.export for p in self.open() if p.export is not None}
         tasks = sorted(
             (task for task in needed.values() if not intact(Path(task.folder))),
             key=self.estimator.export_s,
@@ -118,7 +108,7 @@ class Execution:
             if result.state == "ok":
                 self.estimator.learn_export(task)
                 return
-            for planned in self._open():
+            for planned in self.open():
                 if planned.export is not None and planned.export.fingerprint == task.fingerprint:
                     failed: State = (
                         result.state
@@ -131,7 +121,7 @@ class Execution:
 
     def _score(self, progress: Progress) -> None:
         """Accuracy cells; each model's float parent first, so that others are paired with it."""
-        cells = [*self._open("accuracy"), *self._open("parity")]
+        cells = [*self.open("accuracy"), *self.open("parity")]
         parents = self._parents()
         first = [planned for planned in cells if planned.id in parents.values()]
         later = [planned for planned in cells if planned.id not in parents.values()]
@@ -140,13 +130,13 @@ class Execution:
             parent = parents.get(planned.cell.base_name)
             found = self.folder.detections_path(parent) if parent else None
             paired = found is not None and found.is_file() and parent != planned.id
-            task = self._task(
+            task = self.task(
                 planned,
                 detections=str(self.folder.detections_path(planned.id)),
                 reference=str(found) if paired else None,
             )
             with progress.step(planned.title):
-                self._finish(planned, [self._score_cell(task, planned, cluster)])
+                self.finish(planned, [self._score_cell(task, planned, cluster)])
 
         with contextlib.ExitStack() as stack:
             cluster = None
@@ -189,61 +179,7 @@ class Execution:
                 found.setdefault(planned.cell.base_name, planned.id)
         return found
 
-    def _time(self, progress: Progress) -> None:
-        """The A/A control first, for the noise floor; then all cells in shuffled rounds."""
-        cells = self._open("latency")
-        if not cells:
-            return
-        controls = (self._control(cell, progress) for cell in sorted(cells, key=self._start_ns))
-        self._write_floor(next((floor for floor in controls if floor is not None), None))
-        rounds = self.matrix.latency.rounds
-        results: dict[str, list[ChildResult]] = {planned.id: [] for planned in cells}
-        for number in range(rounds):
-            for place, index in enumerate(
-                round_order(len(cells), number, self.matrix.latency.seed)
-            ):
-                planned = cells[index]
-                sink = results[planned.id]
-                if any(result.state not in MEASURED for result in sink):
-                    continue
-                turn = Turn(f"{planned.id}.r{number}", number, place, len(cells))
-                with progress.step(f"{planned.title}, round {number + 1} of {rounds}"):
-                    sink.append(self._round(planned, turn))
-                if number == rounds - 1 or sink[-1].state not in MEASURED:
-                    self._finish(planned, sink)
-
-    def _alone(self, progress: Progress) -> None:
-        """Profiles and sustained runs, one after the other: none shares the machine or a timing."""
-        cells = [*self._open("profile"), *self._open("sustain")]
-        for place, planned in enumerate(cells):
-            with progress.step(planned.title):
-                turn = Turn(f"{planned.id}.r0", 0, place, len(cells))
-                self._finish(planned, [self._round(planned, turn)])
-
-    def _control(self, planned: PlannedCell, progress: Progress) -> float | None:
-        """Time one cell again and again, as a cell and its copy would take turns (A/A)."""
-        latency = self.matrix.latency
-        count = floor_rounds(latency.rounds, trial=TIERS[latency.tier].trial)
-        found: list[ChildResult] = []
-        for number in range(count):
-            turn = Turn(f"{planned.id}.aa{number}", 1 + number, number, count)
-            with progress.step(f"noise floor, {planned.title}, {number + 1} of {count}"):
-                found.append(self._round(planned, turn))
-            if found[-1].state not in MEASURED:
-                return None
-        return noise_floor(found, latency.rounds)
-
-    def _write_floor(self, floor: float | None) -> None:
-        run = self.folder.read_run()
-        if run is not None:
-            self.folder.write_run(msgspec.structs.replace(run, noise_floor=floor))
-
-    def _start_ns(self, planned: PlannedCell) -> int:
-        """What its accuracy cell took: the A/A control is the cell that costs least."""
-        scored = self._scored(planned)
-        return scored.elapsed_ns or sys.maxsize if scored else sys.maxsize
-
-    def _scored(self, planned: PlannedCell) -> RunRecord | None:
+    def scored(self, planned: PlannedCell) -> RunRecord | None:
         """The accuracy record of the same artifact and runner."""
         for other in self.plan.cells:
             same = (other.folder, other.cell.runner) == (planned.folder, planned.cell.runner)
@@ -251,38 +187,7 @@ class Execution:
                 return self.records[other.id]
         return None
 
-    def _round(self, planned: PlannedCell, turn: Turn) -> ChildResult:
-        """One round of a cell in its child; a round that an interrupted run finished is kept."""
-        kept = self.folder.read_round(turn.name)
-        if kept is not None and kept.state in MEASURED:
-            return kept
-        scored = self._scored(planned)
-        found = self.folder.detections_path(scored.cell_id) if scored else None
-        task = self._task(
-            planned, number=turn.number, scored=str(found) if found and found.is_file() else None
-        )
-        started = datetime.now(UTC).isoformat(timespec="milliseconds")
-        before, own = machine.state(), time.process_time_ns()
-        result = self._child(task, turn.name)
-        own, after = time.process_time_ns() - own, machine.state()
-        reason = machine.taint(before, after)
-        seen = Round(
-            started_at=started,
-            place=turn.place,
-            of=turn.of,
-            elapsed_ns=result.elapsed_ns,
-            supervisor_cpu_ns=own,
-            before=msgspec.to_builtins(before),
-            after=msgspec.to_builtins(after),
-            tainted=reason,
-        )
-        result = msgspec.structs.replace(result, round=seen)
-        if reason and result.state == "ok":
-            result = msgspec.structs.replace(result, state="tainted", error=reason)
-        self.folder.write_round(turn.name, result)
-        return result
-
-    def _task(
+    def task(
         self,
         planned: PlannedCell,
         *,
@@ -291,6 +196,7 @@ class Execution:
         reference: str | None = None,
         scored: str | None = None,
     ) -> MeasureTask:
+        """What a child is told to do for a cell."""
         pace = self.matrix.latency.pace
         return MeasureTask(
             cell=planned.cell,
@@ -314,9 +220,24 @@ class Execution:
         )
 
     def _child(self, task: MeasureTask, name: str) -> ChildResult:
-        limit_s = float(self.matrix.timeout_s)
-        limit_s += task.sustain_s if task.cell.measure == "sustain" else 0
+        limit_s = self.limit_s(task)
         return run_child(task, folder=self.folder.path, name=name, timeout_s=limit_s)
+
+    def limit_s(self, task: MeasureTask) -> float:
+        """How long a child may take."""
+        more = task.sustain_s if task.cell.measure == "sustain" else 0
+        return float(self.matrix.timeout_s) + more
+
+    def children(self, tasks: Sequence[tuple[MeasureTask, str]]) -> list[ChildResult]:
+        """Run tasks that take turns, as many of the first ones as memory has room for."""
+        if len(tasks) == 1:
+            return [self._child(*tasks[0])]
+        return run_together(
+            tasks,
+            folder=self.folder.path,
+            timeout_s=self.limit_s(tasks[0][0]),
+            seed=self.matrix.latency.seed,
+        )
 
     def _each(self, work: Callable[[T], None], items: Iterable[T], at_once: int) -> None:
         """Do ``work`` on all items, some at a time; the first error stops the rest."""
@@ -329,7 +250,7 @@ class Execution:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _finish(self, planned: PlannedCell, results: Sequence[ChildResult]) -> None:
+    def finish(self, planned: PlannedCell, results: Sequence[ChildResult]) -> None:
         """Write the record of a cell whose rounds are ``results``."""
         worst = next((r for r in results if r.state not in MEASURED), None)
         tainted = next((r for r in results if r.state == "tainted"), None)

@@ -23,7 +23,8 @@ from harness.pacing import time_paced
 from harness.records import Measurement
 from harness.tasks import MeasureTask
 from harness.threads import strays, threads_used
-from harness.timing import TIERS, Kept, Tier, time_calls, time_repeats, time_stages
+from harness.timing import TIERS, Kept, Tier, Timing, time_calls, time_repeats, time_stages
+from harness.turns import baton
 
 RING = 8
 """Prepared inputs that take turns while timing: no runtime sees the same one twice in a row."""
@@ -58,13 +59,17 @@ def time_cell(
     session = opened.session
     used = threads_used(lambda: session.run(ring[0]))
     check_cores(task)
+    others = baton()
     tight = time_calls(
         lambda slot: session.run(ring[slot]),
         tier,
         inputs=len(ring),
         keep=KEPT,
         seed=task.seed + task.round,
+        give_way=others.give_way if others else None,
     )
+    if others:
+        others.timed()
     for kept in tight.kept:
         _check_timed(opened.kind.names, kept.output, session.run(ring[kept.slot]))
     if task.scored:
@@ -74,6 +79,7 @@ def time_cell(
     return [
         _with(steady, checked),
         warmup,
+        *_resumed(tight),
         *_repeats(opened, ring),
         *_on_device(opened, ring),
         *_pipeline(tier, task.rounds, opened, data, images, turns),
@@ -81,6 +87,14 @@ def time_cell(
         *(crowd.curve(opened, task.seed) if task.round == 0 else []),
         *([_threads(used)] if used is not None else []),
     ]
+
+
+def _resumed(tight: Timing) -> list[Measurement]:
+    """The first call of each turn, whose caches hold what another process left in them."""
+    samples = tuple(float(sample) for sample in tight.resumed_ns)
+    return [Measurement(metric="latency.resumed", value=None, unit="ns", samples=samples)] * bool(
+        samples
+    )
 
 
 def _turn(start: int, batch: int, count: int) -> tuple[int, ...]:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.clocks import Clock, interval, no_collection, until
 from harness.records import Measurement
 from harness.stats import percentile
-from harness.timing import Clock, Tier, interval, no_collection, until
+from harness.timing import Tier
 
 Sleep = Callable[[float], object]
 

@@ -23,6 +23,7 @@ MEASURE_SOURCES = (
     "runners",
     "harness/accuracy",
     "harness/boxes.py",
+    "harness/clocks.py",
     "harness/decode.py",
     "harness/detections.py",
     "harness/early.py",
@@ -39,6 +40,7 @@ MEASURE_SOURCES = (
     "harness/suppression.py",
     "harness/threads.py",
     "harness/timing.py",
+    "harness/turns.py",
 )
 
 

@@ -288,6 +288,8 @@ class Round(Record, frozen=True, kw_only=True):
         before, after: the machine's state, see `harness.machine_state.MachineState`.
         supervisor_cpu_ns: CPU time of the supervisor itself while the child ran.
         tainted: why this round cannot be trusted, in a sentence; None where it can.
+        together: how many cells took turns in it; those have the same ``started_at``.
+        turns_floor: the noise floor of cells that take turns, see `harness.paired.floor`.
     """
 
     started_at: str
@@ -298,6 +300,8 @@ class Round(Record, frozen=True, kw_only=True):
     before: dict[str, Any]
     after: dict[str, Any]
     tainted: str | None = None
+    together: int = 1
+    turns_floor: float | None = None
 
 
 class RunRecord(Record, frozen=True, kw_only=True):

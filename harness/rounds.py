@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from harness import stats
+from harness import paired, stats
 from harness.records import Measurement, RunRecord
 from harness.tasks import ChildResult
 
-LEAST_FLOOR_ROUNDS = 6
+INFERENCE = "latency.inference"
+LEAST_FLOOR_ROUNDS = 8
 """Fewer rounds of the A/A control say too little about their spread."""
 
 
@@ -33,24 +34,56 @@ def floor_rounds(rounds: int, *, trial: bool) -> int:
     return 2 * rounds if trial else max(2 * rounds, LEAST_FLOOR_ROUNDS)
 
 
-def noise_floor(control: Sequence[ChildResult], rounds: int) -> float | None:
-    """The ratio, less 1, that two measurements of the same cell rarely exceed.
+class Floors(NamedTuple):
+    """The ratios, less 1, that two measurements of one cell rarely exceed: timed one after the
+    other, and by turns. None where they were not measured.
+    """
+
+    apart: float | None
+    turns: float | None
+
+
+def floors(control: Sequence[ChildResult], rounds: int) -> Floors:
+    """Both floors from the A/A control.
 
     Args:
-        control: rounds of one cell, each from a process of its own, one after the other.
+        control: rounds of one cell, each from a process of its own.
         rounds: how many rounds each compared cell has.
-
-    Returns:
-        None where a round failed, or where there are too few.
     """
-    samples = [
-        measurement.samples
+    timed = [
+        measurement
         for result in control
         for measurement in result.measurements
-        if measurement.metric == "latency.inference"
+        if measurement.metric == INFERENCE
     ]
-    complete = len(samples) == len(control)
-    return stats.noise_floor(samples, per_cell=rounds) if complete else None
+    if len(timed) != len(control):
+        return Floors(None, None)
+    by_turns = [turns for one in timed if (turns := by_turn(one))]
+    at_once = all(result.round and result.round.together == len(control) for result in control)
+    if at_once and len(by_turns) == len(control):
+        each = [one[0] for one in by_turns]
+        return Floors(paired.floor_apart(each, rounds), paired.floor(each, rounds))
+    return Floors(stats.noise_floor([one.samples for one in timed], per_cell=rounds), None)
+
+
+def by_turn(measurement: Measurement) -> list[paired.Round] | None:
+    """The samples of all rounds, turn by turn; None where they were not taken by turns."""
+    turns = measurement.conditions.get("turns")
+    if not isinstance(turns, list | tuple) or not all(turns):
+        return None
+    return paired.split(measurement.samples, turns)
+
+
+def took_turns(a: RunRecord, b: RunRecord) -> float | None:
+    """The noise floor of two cells that took turns in every round; None where they did not."""
+    if not a.rounds or len(a.rounds) != len(b.rounds):
+        return None
+    known = []
+    for one, other in zip(a.rounds, b.rounds, strict=True):
+        if one.together < 2 or one.started_at != other.started_at or one.turns_floor is None:
+            return None
+        known.append(one.turns_floor)
+    return max(known)
 
 
 def interleaved(a: RunRecord, b: RunRecord) -> bool:
@@ -74,6 +107,8 @@ def _joined(parts: Sequence[Measurement]) -> Measurement:
         samples += part.samples or alone
     conditions: dict[str, Any] = {**parts[0].conditions}
     conditions["rounds"] = [len(part.samples) or 1 for part in parts]
+    if "turns" in conditions:
+        conditions["turns"] = [one for part in parts for one in part.conditions.get("turns", [[]])]
     first = parts[0]
     sampled = conditions.get("statistic") == "p50" and not conditions.get("too_short")
     value = stats.percentile(samples, 50) if sampled else first.value

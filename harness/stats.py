@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from harness._distributions import binomial_cdf, student_quantile
 from harness._mann_whitney import mann_whitney
 from harness.errors import BadInput
 from harness.records import Record
+from harness.verdicts import Outcome, Verdict, cannot_tell, sentence
 
 __all__ = [
     "Summary",
@@ -52,7 +53,6 @@ CACHED_SHARE = 0.10
 ROUNDS_FREEDOM = 4
 
 Samples = Sequence[int] | Sequence[float] | NDArray[Any]
-Outcome = Literal["faster", "slower", "indistinguishable", "cannot tell"]
 
 
 class Summary(Record, frozen=True, kw_only=True):
@@ -77,22 +77,6 @@ class Summary(Record, frozen=True, kw_only=True):
     outliers: int
     slow_first: bool
     advice: tuple[str, ...]
-
-
-class Verdict(Record, frozen=True, kw_only=True):
-    """How ``b`` compares with ``a``.
-
-    ``ratio`` is the median of ``b`` over that of ``a`` with a 95 % interval; ``needed`` is how far
-    from 1 it has to be, as a share: 0.01 asks for above 1.01 or below 1 / 1.01.
-    """
-
-    outcome: Outcome
-    ratio: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    needed: float | None
-    sentence: str
 
 
 @lru_cache(maxsize=64)
@@ -255,7 +239,7 @@ def compare(
     Raises:
         BadInput: a sample is not a positive number, or the rounds do not add up.
     """
-    first, second = _positive(a, names[0]), _positive(b, names[1])
+    first, second = positive(a, names[0]), positive(b, names[1])
     for name, values in zip(names, (first, second), strict=True):
         missing = license_text(len(values), 50)
         if missing:
@@ -285,7 +269,7 @@ def compare(
         high=high,
         p=p,
         needed=least,
-        sentence=_sentence(outcome, names, (ratio, low, high), p, least),
+        sentence=sentence(outcome, names, (ratio, low, high), p, least),
     )
 
 
@@ -314,7 +298,8 @@ def _values(samples: Samples) -> NDArray[np.float64]:
     return np.asarray(samples, dtype=np.float64).ravel()
 
 
-def _positive(samples: Samples, name: str) -> NDArray[np.float64]:
+def positive(samples: Samples, name: str) -> NDArray[np.float64]:
+    """``samples`` as an array; raises BadInput naming ``name`` where one is no time."""
     values = _values(samples)
     if not (np.isfinite(values) & (values > 0)).all():
         raise BadInput(
@@ -325,7 +310,7 @@ def _positive(samples: Samples, name: str) -> NDArray[np.float64]:
 
 
 def _median(samples: Samples) -> float:
-    values = _positive(samples, "a round of the A/A run")
+    values = positive(samples, "a round of the A/A run")
     if not len(values):
         raise BadInput("a round of the A/A run has no samples: measure it again")
     return float(np.median(values))
@@ -368,33 +353,3 @@ def _round_error(
         return None
     scatter = sum(float(((part - part.mean()) ** 2).sum()) for part in logs)
     return math.sqrt(scatter / freedom * sum(1 / size for size in sizes)), freedom
-
-
-def cannot_tell(why: str) -> Verdict:
-    """The verdict where there is none, with the reason."""
-    return Verdict(
-        outcome="cannot tell",
-        ratio=None,
-        low=None,
-        high=None,
-        p=None,
-        needed=None,
-        sentence=f"cannot tell: {why}",
-    )
-
-
-def _sentence(
-    outcome: Outcome,
-    names: tuple[str, str],
-    shift: tuple[float, float, float],
-    p: float,
-    least: float,
-) -> str:
-    """``B is 1.20× slower than A (95 % interval 1.15–1.25, p = 1e-09, noise below 3.0 %)``."""
-    ratio, low, high = shift
-    if outcome == "faster":
-        ratio, low, high = 1 / ratio, 1 / high, 1 / low
-    evidence = f"95 % interval {low:.3f}–{high:.3f}, p = {p:.1g}, noise up to {least:.1%}"
-    if outcome == "indistinguishable":
-        return f"{names[1]} and {names[0]} are indistinguishable: ratio {ratio:.3f} ({evidence})"
-    return f"{names[1]} is {ratio:.2f}× {outcome} than {names[0]} ({evidence})"

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness.clocks import Clock, interval, no_collection
 from harness.machine_state import MachineState, state
 from harness.records import Measurement
-from harness.timing import Clock, interval, no_collection
 
 SAMPLE_S = 0.1
 LOOK_EVERY_S = 1.0

@@ -14,13 +14,11 @@ rounds' lengths stand in ``conditions["rounds"]``.
 from __future__ import annotations
 
 import copy
-import gc
 import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from statistics import median
@@ -29,12 +27,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness.errors import DetbenchError
+from harness.clocks import Clock, elapsed, interval, no_collection, resolution_ns, until
 from harness.records import Measurement, Record
 from harness.stats import percentile
 
-Clock = Callable[[], int]
 LEAST_TICKS = 10
+TURN_SECONDS, TURN_CALLS = 0.1, 3
+"""Least length of a turn: short against the seconds for which a neighbour slows a machine down,
+long against what the first call of a turn costs."""
 
 
 class Tier(Record, frozen=True, kw_only=True):
@@ -99,6 +99,9 @@ class Timing:
         resolution_ns: the least time that the clock can tell.
         inputs: how many prepared inputs took turns.
         kept: outputs of a few timed calls.
+        turns: where other processes were given turns in between, how many samples each turn gave.
+        resumed_ns: the first call of each turn, which finds other work in the caches; no part of
+            the steady state.
     """
 
     tier: Tier
@@ -109,6 +112,8 @@ class Timing:
     resolution_ns: int
     inputs: int
     kept: tuple[Kept, ...] = ()
+    turns: tuple[int, ...] = ()
+    resumed_ns: tuple[int, ...] = ()
 
     @property
     def per_call_ns(self) -> tuple[float, ...]:
@@ -138,6 +143,8 @@ class Timing:
         steady, first = self.per_call_ns, (float(self.first_ns),)
         warmup = tuple(float(sample) for sample in self.warmup_ns)
         typical = percentile(steady, 50)
+        if self.turns:
+            conditions["turns"] = [list(self.turns)]
         if self.too_short:
             conditions["too_short"] = True
             typical = None
@@ -157,6 +164,7 @@ def time_calls(
     seed: int = 0,
     keep_as: Callable[[Any], Any] = copy.deepcopy,
     clock: Clock = time.perf_counter_ns,
+    give_way: Callable[[], None] | None = None,
 ) -> Timing:
     """Time ``call(slot)``, where ``slot`` runs over 0 … ``inputs`` - 1 again and again.
 
@@ -168,6 +176,8 @@ def time_calls(
             the tier guarantees, so a runtime cannot know which.
         keep_as: copies an output, between two timed intervals: the runtime may reuse its buffers.
         clock: monotonic, in nanoseconds.
+        give_way: lets other processes have their turns and answers when it is ours again; called
+            before each turn of `TURN_SECONDS`. The time that they take counts for nothing.
 
     Raises:
         DetbenchError: the clock went back or stands still.
@@ -185,14 +195,33 @@ def time_calls(
         batch = _batch(call, median(warmup or [first]), resolution, clock)
         picked = random.Random(seed).sample(range(tier.samples), min(keep, tier.samples))
         chosen = frozenset(picked)
-        samples, kept = [], []
-        for number in until(tier.samples, tier.seconds, clock):
+        samples: list[int] = []
+        kept: list[Kept] = []
+        turns: list[int] = []
+        resumed: list[int] = []
+
+        def sample() -> None:
+            number = len(samples)
             slots = tuple((number * batch + i) % inputs for i in range(batch))
             elapsed, output = interval(call, slots, clock)
             samples.append(elapsed)
             if number in chosen:
                 kept.append(Kept(number, slots[-1], keep_as(output)))
-            del output
+
+        if give_way is None:
+            for _ in until(tier.samples, tier.seconds, clock):
+                sample()
+        else:
+            spent = 0.0
+            while len(samples) < tier.samples or spent < tier.seconds:
+                give_way()
+                begun = clock()
+                resumed.append(interval(call, (0,), clock)[0])
+                before = len(samples)
+                for _ in until(TURN_CALLS, TURN_SECONDS, clock):
+                    sample()
+                turns.append(len(samples) - before)
+                spent += (clock() - begun) / 1e9
     return Timing(
         tier=tier,
         first_ns=first,
@@ -202,6 +231,8 @@ def time_calls(
         resolution_ns=resolution,
         inputs=inputs,
         kept=tuple(kept),
+        turns=tuple(turns),
+        resumed_ns=tuple(resumed),
     )
 
 
@@ -284,66 +315,6 @@ def round_order(cells: int, number: int, seed: int) -> list[int]:
     return order[::-1] if number % 2 else order
 
 
-def resolution_ns(clock: Clock = time.perf_counter_ns, reads: int = 2000) -> int:
-    """The least time that ``clock`` can tell: the median of its steps between readings.
-
-    Raises:
-        DetbenchError: it stands still.
-    """
-    steps: list[int] = []
-    before = clock()
-    for _ in range(1000 * reads):
-        now = clock()
-        if now > before:
-            steps.append(now - before)
-            if len(steps) == reads:
-                break
-        before = now
-    if not steps:
-        raise DetbenchError("the clock stands still: this machine cannot time anything")
-    return round(median(steps))
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Collect garbage now and not inside; whether collection was on is restored."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def until(count: int, seconds: float, clock: Clock) -> Iterator[int]:
-    """0, 1, 2 … until both the count and the duration hold."""
-    end = clock() + round(seconds * 1e9)
-    for number in itertools.count():
-        if number >= count and clock() >= end:
-            return
-        yield number
-
-
-def interval(
-    call: Callable[[int], object], slots: tuple[int, ...], clock: Clock
-) -> tuple[int, object]:
-    """Time of one call per slot, and what the last one answered."""
-    output: object = None
-    if len(slots) == 1:
-        slot = slots[0]
-        start = clock()
-        output = call(slot)
-        end = clock()
-    else:
-        start = clock()
-        for slot in slots:
-            output = call(slot)
-        end = clock()
-    return _elapsed(start, end), output
-
-
 def _chain(steps: tuple[Callable[[Any], Any], ...], slot: int, clock: Clock) -> tuple[int, ...]:
     """Time of each stage. Stage outputs live until the end, so none is freed inside another."""
     outputs: list[Any] = [slot]
@@ -351,16 +322,7 @@ def _chain(steps: tuple[Callable[[Any], Any], ...], slot: int, clock: Clock) -> 
     for step in steps:
         outputs.append(step(outputs[-1]))
         stamps.append(clock())
-    return tuple(_elapsed(a, b) for a, b in itertools.pairwise(stamps))
-
-
-def _elapsed(start: int, end: int) -> int:
-    if end < start:
-        raise DetbenchError(
-            f"the clock went back by {start - end} ns during a timed call: its time is not known,"
-            " so measure again on a machine whose clock is monotonic"
-        )
-    return end - start
+    return tuple(elapsed(a, b) for a, b in itertools.pairwise(stamps))
 
 
 def _batch(call: Callable[[int], object], typical: float, resolution: int, clock: Clock) -> int:

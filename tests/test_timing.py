@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness import stats
+from harness.clocks import no_collection, resolution_ns
 from harness.errors import DetbenchError
 from harness.interfaces import RawOutputs
 from harness.records import Measurement, decode, encode
@@ -17,8 +18,6 @@ from harness.timing import (
     TIERS,
     Tier,
     Timing,
-    no_collection,
-    resolution_ns,
     round_order,
     time_calls,
     time_repeats,

@@ -19,7 +19,8 @@ from harness.report.tables import Column, Line, Table, Value, blank, text
 SHOWN = 8
 """How many rows are named in one sentence before the rest is counted."""
 METHOD = (
-    "Faster and slower: Mann–Whitney p < 0.002, and a ratio beyond the noise floor, beyond 1 % and"
+    "Faster and slower: p < 0.002 (Wilcoxon turn by turn for cells that took turns, else"
+    " Mann–Whitney), and a ratio beyond the noise floor, beyond 1 % and"
     " beyond what the rounds scatter. The two sides were not timed in turns unless they are of one"
     " run, so a machine that changed between runs is not excluded."
 )

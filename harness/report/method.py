@@ -16,8 +16,9 @@ def method(margin: float) -> tuple[tuple[str, tuple[str, ...]], ...]:
             (
                 "Every cell runs in its own process, so that no runtime disturbs another, and the"
                 " supervising process sleeps while it is timed.",
-                "Cells to be compared are interleaved in shuffled rounds: what changes on the"
-                " machine over time falls on all of them. The seed of the order is stored.",
+                "Cells to be compared take turns of a tenth of a second, in shuffled rounds: what"
+                " changes on the machine over time falls on all of them. The seed of the order is"
+                " stored.",
                 "Inputs take turns, so that no runtime sees the same one twice in a row, and some"
                 " timed calls keep their outputs, which must equal those of untimed calls.",
                 "A call too short for the clock is timed in batches, and the row says so.",
@@ -38,12 +39,13 @@ def method(margin: float) -> tuple[tuple[str, tuple[str, ...]], ...]:
         (
             "Faster and slower",
             (
-                "One row is called faster than another only when a Mann–Whitney test gives"
-                f" p below {stats.SIGNIFICANT_P:g} and the medians differ by more than the noise"
+                "One row is called faster than another only when a test gives"
+                f" p below {stats.SIGNIFICANT_P:g} and they differ by more than the noise"
                 f" floor and by more than {100 * stats.LEAST_RATIO:g} %. Otherwise they are called"
-                " indistinguishable.",
-                "The noise floor is how far apart two measurements of the same cell came out in"
-                " this run.",
+                " indistinguishable. Rows that took turns are divided turn by turn (Wilcoxon's"
+                " signed-rank test); others are compared by their medians (Mann–Whitney).",
+                "The noise floor is how far apart measurements of one cell by several processes"
+                " came out in this run, by turns and one after the other.",
                 "Intervals of a median are 95 % intervals between two order statistics; they"
                 " assume no distribution.",
             ),

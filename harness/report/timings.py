@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import stats
+import msgspec
+
+from harness import paired, stats
 from harness.errors import BadInput
 from harness.records import Measurement, RunRecord
 from harness.report.join import Row
-from harness.rounds import interleaved
+from harness.rounds import by_turn, interleaved, took_turns
 
 INFERENCE = "latency.inference"
 COMPARED = 50
@@ -93,13 +95,25 @@ def compare(
         return None
     if a.run == b.run and not interleaved(a.latency, b.latency):
         return stats.cannot_tell("they did not take turns: time them again under one name")
-    scaled = first.samples if scale == 1 else [scale * sample for sample in first.samples]
+    scaled = first.samples if scale == 1 else tuple(scale * sample for sample in first.samples)
     try:
+        by_turns = _by_turns(a.latency, b.latency, msgspec.structs.replace(first, samples=scaled))
+        if by_turns is not None:
+            return by_turns
         return stats.compare(
             scaled, second.samples, noise_floor=noise_floor, rounds=_rounds(first, second)
         )
     except BadInput:  # a sample that is no time, or rounds that do not add up: no verdict
         return None
+
+
+def _by_turns(a: RunRecord, b: RunRecord, first: Measurement) -> stats.Verdict | None:
+    """The verdict on two cells that took turns in every round; None where they did not."""
+    floor, second = took_turns(a, b), b.measurement(first.metric)
+    mine, theirs = by_turn(first), by_turn(second) if second else None
+    if floor is None or mine is None or theirs is None:
+        return None
+    return paired.compare(mine, theirs, noise_floor=floor)
 
 
 def _sampled(record: RunRecord | None, metric: str) -> Measurement | None:

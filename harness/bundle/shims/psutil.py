@@ -82,15 +82,18 @@ def cpu_freq(percpu: bool = False) -> list[_Frequency] | _Frequency | None:
 
 
 class Process:
-    """This process."""
+    """This process, or another one by its number."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._folder = Path("/proc") / ("self" if pid is None else str(pid))
 
     def memory_info(self) -> _Resident:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int((self._folder / "statm").read_text().split()[1])
         return _Resident(pages * os.sysconf("SC_PAGE_SIZE"))
 
     def threads(self) -> list[_Thread]:
         found = []
-        for folder in Path("/proc/self/task").iterdir():
+        for folder in (self._folder / "task").iterdir():
             try:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
