@@ -108,7 +108,9 @@ def verdict(a: RunRecord, b: RunRecord, floor: float | None) -> stats.Verdict:
     return stats.compare(first.samples, second.samples, noise_floor=floor, rounds=rounds)
 
 
-@pytest.mark.parametrize(("rounds", "trial", "count"), [(2, False, 8), (6, False, 12), (2, True, 4)])
+@pytest.mark.parametrize(
+    ("rounds", "trial", "count"), [(2, False, 8), (6, False, 12), (2, True, 4)]
+)
 def test_the_control_is_timed_as_often_as_two_cells(rounds: int, trial: bool, count: int) -> None:
     assert floor_rounds(rounds, trial=trial) == count
 
