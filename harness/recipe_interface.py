@@ -54,10 +54,11 @@ class Recipe(ABC):
 
     Class attributes: ``name`` (the file's name in ``models/recipes``), ``options`` (defaults), and
     ``positional``, the option that a bare value sets: ``prune:0.8``. ``costly`` is set where it
-    takes minutes: then it changes values in the network's state dict and nothing else, so that the
-    result can be kept and used again by the next export. ``final`` is set where nothing can follow
-    it in a chain; ``spoils`` names the recipes that it would undo if it came after them. The file
-    imports torch inside functions only, because plans are made without it.
+    takes minutes although it does not train. Like one that trains it then changes values in the
+    network's state dict and nothing else, so that the result can be kept and used by the next
+    export. ``final`` is set where nothing can follow it in a chain; ``spoils`` names the recipes
+    that it would undo if it came after them. The file imports torch inside functions only, because
+    plans are made without it.
     """
 
     name: ClassVar[str]
@@ -70,6 +71,10 @@ class Recipe(ABC):
     @abstractmethod
     def check(self, options: Mapping[str, Scalar]) -> None:
         """Raise BadConfig where these options cannot be followed."""
+
+    def resolved(self, options: Mapping[str, Scalar]) -> Options:
+        """The options with whatever else they depend on, such as the hash of a file they name."""
+        return dict(options)
 
     def needs(self, options: Mapping[str, Scalar]) -> frozenset[Need]:
         """Which images it asks for with these options."""

@@ -19,7 +19,7 @@ from harness.errors import BadConfig, Unsupported
 from harness.interfaces import EXPORTERS
 from harness.recipe_interface import RECIPES, Need, RecipeJob, TrainingImages
 from harness.records import ModelSpec
-from harness.requests import Request, complete
+from harness.requests import Request, complete, written
 from harness.requests import parse as parse_request
 
 NONE = "none"
@@ -50,7 +50,8 @@ class Chain(NamedTuple):
     steps: tuple[Request, ...]
 
     def __str__(self) -> str:
-        return "+".join(map(str, self.steps)) or NONE
+        """As short as it can be asked for; `parse` makes the same chain of it."""
+        return "+".join(map(_text, self.steps)) or NONE
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -61,7 +62,7 @@ class Chain(NamedTuple):
     @property
     def costly(self) -> bool:
         """A recipe of it takes minutes."""
-        return any(RECIPES.get(step.name).costly for step in self.steps)
+        return any(_is_costly(step) for step in self.steps)
 
     def limit_s(self, asked_s: float) -> float:
         """How long an export with these recipes may take, where ``asked_s`` is one's without."""
@@ -100,6 +101,16 @@ def parse(text: str) -> Chain:
     return chain
 
 
+def _text(step: Request) -> str:
+    """The step without options at their defaults, the main one first: ``prune:0.8,scope=layer``."""
+    recipe = RECIPES.get(step.name)
+    given = {key: value for key, value in step.options.items() if value != recipe.options[key]}
+    main = recipe.positional
+    words = [written(given.pop(main))] if main in given else []
+    words += [f"{key}={written(value)}" for key, value in sorted(given.items())]
+    return f"{step.name}:{','.join(words)}" if words else step.name
+
+
 def _step(text: str) -> Request:
     name, colon, tail = text.strip().partition(":")
     first = tail.partition(",")[0]
@@ -116,7 +127,7 @@ def _step(text: str) -> Request:
     given = parse_request(text)
     options = complete(given.options, recipe.options, f"recipe {name}")
     recipe().check(options)
-    return Request(name=name, options=options)
+    return Request(name=name, options=recipe().resolved(options))
 
 
 def _check_order(names: list[str]) -> None:
@@ -132,6 +143,11 @@ def _check_order(names: list[str]) -> None:
                     f"recipe {name} undoes what {earlier} did before it: put {name} before"
                     f" {earlier}"
                 )
+
+
+def _is_costly(step: Request) -> bool:
+    recipe = RECIPES.get(step.name)
+    return recipe.costly or "training" in recipe().needs(step.options)
 
 
 def _follow(
@@ -155,7 +171,7 @@ def _follow(
             )
         )
 
-    if not recipe.costly or supplies.kept is None:
+    if not _is_costly(step) or supplies.kept is None:
         return work(None)
     inputs = (spec.name, str(step), supplies.identity if needs else "")
     return kept_steps.once(supplies.kept, inputs, network, work)

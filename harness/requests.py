@@ -22,7 +22,7 @@ class Request(Record, frozen=True, kw_only=True):
     options: Options = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
-        given = ",".join(f"{key}={_text(value)}" for key, value in sorted(self.options.items()))
+        given = ",".join(f"{key}={written(value)}" for key, value in sorted(self.options.items()))
         return f"{self.name}:{given}" if given else self.name
 
 
@@ -88,7 +88,7 @@ def _fits(value: Scalar, default: Scalar) -> bool:
     return isinstance(value, type(default))
 
 
-def _text(value: Scalar) -> str:
+def written(value: Scalar) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -17,7 +17,7 @@ from harness.plan import export_tasks, make_plan
 from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob, TrainingImages
 from harness.records import Cell, ModelSpec, Options, Scalar
 from harness.registry import ROOT
-from models.recipes.prune import keep
+from models.recipes._masks import Wanted, keep, pattern
 
 
 def pointwise(network: Any) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def test_only_pointwise_weights_change(tiny_spec: ModelSpec) -> None:
 
 def test_global_pruning_ranks_all_layers_together() -> None:
     small, large = np.full((4, 4), 0.1, np.float32), np.full((4, 8), 9.0, np.float32)
-    options = {"sparsity": 1 / 3, "pattern": "1x1", "scope": "global"}
-    kept = keep({"small": small, "large": large}, options)
+    wanted = Wanted(pattern("1x1"), {"small": 1 / 3, "large": 1 / 3}, ranked=True)
+    kept = keep({"small": small, "large": large}, wanted)
     assert not kept["small"].any()
     assert kept["large"].all()
 
@@ -70,8 +70,7 @@ def test_global_pruning_ranks_all_layers_together() -> None:
 @pytest.mark.parametrize("rows", [2, 4, 16])
 def test_blocks_go_as_a_whole_and_the_last_may_be_shorter(rows: int) -> None:
     weight = np.random.default_rng(0).normal(size=(18, 10)).astype(np.float32)
-    options = {"sparsity": 0.5, "pattern": f"{rows}x1", "scope": "layer"}
-    kept = keep({"layer": weight}, options)["layer"]
+    kept = keep({"layer": weight}, Wanted(pattern(f"{rows}x1"), {"layer": 0.5}))["layer"]
     scores = []
     for start in range(0, 18, rows):
         block = kept[start : start + rows]
@@ -84,7 +83,7 @@ def test_blocks_go_as_a_whole_and_the_last_may_be_shorter(rows: int) -> None:
 
 def test_n_of_m_keeps_the_largest_of_each_group() -> None:
     weight = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
-    kept = keep({"layer": weight}, {"sparsity": None, "pattern": "1:4", "scope": "layer"})["layer"]
+    kept = keep({"layer": weight}, Wanted(pattern("1:4"), {"layer": 0.0}))["layer"]
     for start in (0, 4, 8):
         part = np.abs(weight[:, start : start + 4])
         np.testing.assert_array_equal(kept[:, start : start + 4].argmax(1), part.argmax(1))
@@ -100,8 +99,14 @@ def test_n_of_m_keeps_the_largest_of_each_group() -> None:
         ("prune:much", "sparsity 'much'"),
         ("prune:0.8,pattern=3x3", "no pattern '3x3'"),
         ("prune:pattern=4:2", "no pattern '4:2'"),
-        ("prune:0.8,pattern=2:4", "leave out sparsity and scope"),
+        ("prune:0.8,pattern=2:4", "leave out sparsity, layers and scope"),
         ("prune:0.8,scope=all", "no scope 'all'"),
+        ("prune:0.8,images=-5", "images -5: give at least 1"),
+        ("prune:0.8,images=99,batch=1", "batch 1: give at least 2"),
+        ("prune:pattern=2:4,images=99", "cannot grow: leave out images"),
+        ("prune:layers=no.json", r"no\.json cannot be read"),
+        ("finetune:0", "finetune got images 0"),
+        ("finetune:learning_rate=-1", r"learning_rate -1\.0: give more than 0"),
         ("prune:0.8,sparsty=0.7", "did you mean 'sparsity'"),
     ],
 )
@@ -117,8 +122,9 @@ def test_an_unknown_recipe_is_named() -> None:
 
 def test_a_chain_is_followed_in_order(tiny_spec: ModelSpec) -> None:
     chain = recipes.parse("prune:0.5 + prune:pattern=2:4")
-    assert str(chain) == (
-        "prune:pattern=1x1,scope=layer,sparsity=0.5+prune:pattern=2:4,scope=layer,sparsity=null"
+    assert str(chain) == "prune:0.5+prune:pattern=2:4"
+    assert str(recipes.parse("prune:scope=global,sparsity=0.5,pattern=4x1")) == (
+        "prune:0.5,pattern=4x1,scope=global"
     )
     assert recipes.parse(str(chain)) == chain
     assert len(chain.apply(tiny_spec, copy.deepcopy(tiny_spec.build()))[1]) == 2
@@ -130,7 +136,7 @@ def test_the_plan_names_recipe_and_fingerprints_it() -> None:
     tasks = export_tasks(load(None, asked))
     assert [task.request.recipe for task in tasks] == [
         "none",
-        "prune:pattern=1x1,scope=layer,sparsity=0.8",
+        "prune:0.8",
     ]
     assert len({task.fingerprint for task in tasks}) == 2
     cells = [planned.cell for planned in make_plan(load(None, asked)).cells]

@@ -1,16 +1,19 @@
 """What recipes leave in a network for those that come after, read from its weights alone.
 
-A weight that is exactly zero was pruned. A layer whose weights take so few values that a codebook
-with an index for each weight is smaller than the weights was clustered. Nothing else is kept, so a
-checkpoint that was compressed elsewhere is understood too.
+A weight that is exactly zero was pruned; a layer whose other weights take few values was clustered.
+Nothing else is kept, so a checkpoint that was compressed elsewhere is understood too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.errors import BadConfig
+from harness.records import Scalar
 
 MOST_VALUES = 256
 """A codebook's index fits a byte."""
@@ -38,11 +41,24 @@ def clustered_bytes(weights: int, values: int) -> int:
     return -(-weights * index_bits(values) // 8) + 4 * values
 
 
+def shares(weights: int, values: int) -> bool:
+    """Whether so many weights that are not zero are clustered if they take so many values.
+
+    A value has two weights on average at least, and a codebook pays.
+    """
+    return 2 * values <= weights and clustered_bytes(weights, values) < 4 * weights
+
+
+def nonzero(weights: NDArray[np.float32]) -> int:
+    """How many are not zero."""
+    return int(np.count_nonzero(weights))
+
+
 def codebook(weight: NDArray[np.float32]) -> Codebook | None:
     """The codebook of a clustered layer's weights; None where they are not clustered."""
     flat = np.ascontiguousarray(weight, np.float32).ravel()
     values, indices = np.unique(flat, return_inverse=True)
-    if len(values) > MOST_VALUES or clustered_bytes(flat.size, len(values)) >= 4 * flat.size:
+    if len(values) > MOST_VALUES or not shares(nonzero(flat), nonzero(values)):
         return None
     return Codebook(values, indices.astype(np.uint8))
 
@@ -72,3 +88,20 @@ def array(module: Any) -> NDArray[np.float32]:
     """A module's weights, sharing their memory."""
     found: NDArray[np.float32] = module.weight.detach().numpy()
     return found
+
+
+def check_training(recipe: str, options: Mapping[str, Scalar]) -> None:
+    """Refuse impossible ``images``, ``learning_rate`` and ``batch`` of a recipe that trains.
+
+    Raises:
+        BadConfig: naming the option.
+    """
+    images, batch, rate = (options[key] for key in ("images", "batch", "learning_rate"))
+    if not isinstance(images, int) or images < 1:
+        raise BadConfig(f"recipe {recipe} got images {images!r}: give at least 1, as {recipe}:2000")
+    if not isinstance(batch, int) or batch < 2:
+        raise BadConfig(f"recipe {recipe} got batch {batch!r}: give at least 2, for batch norm")
+    if not isinstance(rate, float) or not 0 < rate < 1:
+        raise BadConfig(
+            f"recipe {recipe} got learning_rate {rate!r}: give more than 0 and less than 1"
+        )

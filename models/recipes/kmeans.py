@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.errors import BadConfig
 from harness.recipe_interface import RECIPES, Recipe, RecipeJob
 from harness.records import Options, Scalar
-from models.recipes._shared import array, clustered_bytes, convolutions
+from models.recipes._shared import array, clustered_bytes, convolutions, nonzero, shares
 
 _STEPS = 300
 
@@ -131,5 +131,5 @@ def _layers(network: Any, bits: int) -> dict[str, Any]:
     return {
         name: module
         for name, module in convolutions(network).items()
-        if clustered_bytes(module.weight.numel(), 2**bits) < 4 * module.weight.numel()
+        if shares(nonzero(array(module)), 2**bits)
     }

@@ -1,0 +1,143 @@
+"""Training that keeps what recipes did before it: zeros stay zero, equal weights stay equal.
+
+Each pruned layer's weights become a product with a mask, each clustered layer's a look-up in its
+codebook, whose entries then get the summed gradients of their weights (Han et al. 2016,
+https://arxiv.org/abs/1510.00149, section 3.3). Needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from harness import machine
+from harness.cache import cache_dir
+from harness.recipe_interface import RecipeJob
+from models.recipes._shared import array, codebook, convolutions
+from models.training import FineTuned, Stage, TrainOptions, fine_tune
+from models.training.state import STATE
+
+
+class Mask(nn.Module):
+    """Weights that are zero where ``kept`` is not set."""
+
+    kept: Tensor
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.where(self.kept, weight, torch.zeros((), dtype=weight.dtype))
+
+
+class Look(nn.Module):
+    """Weights looked up in a codebook; an entry that is zero stays so."""
+
+    indices: Tensor
+    used: Tensor
+
+    def __init__(self, indices: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("indices", indices)
+        self.register_buffer("used", values != 0)
+        self._values = values
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return self._values
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.where(self.used, values, torch.zeros((), dtype=values.dtype))[self.indices]
+
+
+@contextmanager
+def held(network: nn.Module, but: Container[str] = ()) -> Iterator[dict[str, str]]:
+    """Hold pruned and clustered layers as they are while the network is trained.
+
+    Args:
+        but: names of layers that are left out.
+
+    Yields:
+        The layers that are held, and by what: ``mask`` or ``codebook``.
+    """
+    layers = {name: module for name, module in convolutions(network).items() if name not in but}
+    how: dict[str, str] = {}
+    for name, module in layers.items():
+        weight = array(module)
+        if (book := codebook(weight)) is not None:
+            indices = torch.from_numpy(book.indices.astype(np.int64).reshape(weight.shape))
+            put(module, Look(indices, torch.from_numpy(book.values)))
+            how[name] = "codebook"
+        elif not weight.all():
+            put(module, Mask(module.weight.detach() != 0))
+            how[name] = "mask"
+    try:
+        yield how
+    finally:
+        for name in how:
+            take(layers[name])
+
+
+def put(module: nn.Module, parametrization: nn.Module) -> None:
+    """Let ``parametrization`` make the module's weights of what is trained."""
+    parametrize.register_parametrization(module, "weight", parametrization, unsafe=True)
+
+
+def take(module: Any) -> None:
+    """Keep the weights as they are now, free of what made them."""
+    weight = module.weight.detach().clone(memory_format=torch.contiguous_format)
+    parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+    module.weight = nn.Parameter(weight)
+
+
+def tune(
+    job: RecipeJob,
+    *,
+    images: int,
+    learning_rate: float,
+    batch: int,
+    seed: int,
+    after_step: Callable[[int], None] | None = None,
+) -> FineTuned:
+    """Train the job's network in place on its training images, at the model's own size.
+
+    Goes on where a killed one stopped.
+    """
+    assert job.training is not None
+    ahead = 1 if machine.usable_cores() > 1 else 0
+    options = TrainOptions(
+        model=job.spec.name,
+        data=job.training.data,
+        data_images=job.training.images,
+        stages=(Stage(size=job.spec.image.height, images=images),),
+        batch=batch,
+        learning_rate=learning_rate,
+        warmup=0.05,
+        average=0.99,
+        cache=str(cache_dir("training")),
+        workers=ahead,
+        seed=seed,
+        evaluate=0,
+        out=None if job.folder is None else str(job.folder),
+    )
+    done = fine_tune(job.network, job.spec, options, after_step=after_step)
+    job.network.to(memory_format=torch.contiguous_format)
+    if job.folder is not None:
+        (job.folder / STATE).unlink(missing_ok=True)
+    return done
+
+
+def learned(done: FineTuned, images: int, data: str) -> str:
+    """A sentence on a training for the manifest."""
+    rows = [row["loss"] for row in done.log]
+    part = max(1, len(rows) // 10)
+    if not rows:
+        return f"trained on {images} images of {data}"
+    first, last = float(np.mean(rows[:part])), float(np.mean(rows[-part:]))
+    return f"trained on {images} images of {data}, loss {first:.3f} at first and {last:.3f} at last"
