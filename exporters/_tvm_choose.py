@@ -117,6 +117,8 @@ def _choice(
         best = sparse[0] if worth else dense
         reason = f"by density: {target.text} is not the CPU of this machine"
     fastest = min((micro[form] for form in sparse), default=None) if micro else None
+    pixels = point.grid.height * point.grid.width
+    stored = sum(array.nbytes for array in _packed(layer, best).arrays())
     record = LayerChoice(
         layer=name,
         sparsity=round(1 - part, 4),
@@ -124,8 +126,15 @@ def _choice(
         sparse_us=None if fastest is None else round(fastest, 1),
         chosen=words(best),
         reason=reason,
+        chosen_us=round(micro[best], 1) if micro else None,
+        macs=int(np.count_nonzero(layer.weight)) * pixels,
+        moved_bytes=stored + 4 * (point.inputs + point.outputs) * pixels,
     )
     return Choice(best, record)
+
+
+def _packed(layer: Layer, form: Form) -> Packed:
+    return _tvm_planes_point.pack(layer.weight, layer.point.grid.size, form)
 
 
 def words(form: Form) -> str:
@@ -185,7 +194,7 @@ def _time(pairs: Iterable[tuple[Layer, Form]], target: CpuTarget) -> list[float]
     written: dict[Any, str] = {}
     for layer, form in pairs:
         point = _bare(layer.point)
-        packed = _tvm_planes_point.pack(layer.weight, point.grid.size, form)
+        packed = _packed(layer, form)
         kind = (point, form, packed.sizes)
         if kind not in written:
             written[kind] = f"candidate{len(written)}"

@@ -166,10 +166,13 @@ class CalibrationList(Record, frozen=True, kw_only=True):
 
 
 class LayerChoice(Record, frozen=True, kw_only=True):
-    """Which of two kernels an exporter chose for one layer, and why.
+    """Which of several kernels an exporter chose for one layer, and why.
 
     ``sparsity`` is the part of its weights that is zero. Times are at one thread on the machine
-    that exported; None where they were not measured, which ``reason`` explains.
+    that exported, or a board; None where they were not measured, which ``reason`` explains.
+    ``macs`` are the multiply-adds of weights that are not zero, ``moved_bytes`` what the chosen
+    kernel has to read and write at least: weights, their places, each activation once. 0 is not
+    known, as in older files.
     """
 
     layer: str
@@ -178,6 +181,10 @@ class LayerChoice(Record, frozen=True, kw_only=True):
     sparse_us: float | None
     chosen: str
     reason: str
+    chosen_us: float | None = None
+    untuned_us: float | None = None
+    macs: int = 0
+    moved_bytes: int = 0
 
 
 class Artifact(Record, frozen=True, kw_only=True):

@@ -33,10 +33,12 @@ PATIENCE_S = 300
 
 
 @contextlib.contextmanager
-def started(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def started(
+    *arguments: str, python: str = sys.executable
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """``detbench device …`` until the block ends: the command that it prints, and the process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "device", *arguments, "--hours", "0.1"],
+        [python, "-m", "harness", "device", *arguments, "--hours", "0.1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

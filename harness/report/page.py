@@ -26,6 +26,7 @@ from harness.report.fidelity_table import fidelity_table
 from harness.report.figures import count, listing
 from harness.report.findings import Breach, breaches, said
 from harness.report.join import Joined, join
+from harness.report.layers import layers_table
 from harness.report.looking import Looks, looks
 from harness.report.method import method
 from harness.report.overview import accounting, overview
@@ -129,7 +130,7 @@ def page(
             advice_table(joined, timings),
             scaling.advice_table(joined, timings, judge.floors),
             pressed.three_latencies(joined, timings),
-            *_if_any(profile_table(joined), pressed.heat_table(joined)),
+            *_if_any(profile_table(joined), layers_table(joined), pressed.heat_table(joined)),
             parity_table(joined),
         ),
         devices=section(runs, joined, timings, devices or Devices({}), published),

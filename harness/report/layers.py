@@ -1,0 +1,74 @@
+"""Layers for which an exporter chose between kernels: what each would take, and what it took."""
+
+from __future__ import annotations
+
+from harness.records import Artifact, LayerChoice
+from harness.report.figures import significant
+from harness.report.join import Entry, Joined
+from harness.report.tables import Column, Line, Table, Value, blank, text
+
+NOT_TIMED = "not timed"
+
+
+def layers_table(joined: Joined) -> Table:
+    """One line a layer of each artifact that lists some, the largest first."""
+    artifacts: dict[str, Entry] = {}
+    for entry in joined.entries:
+        if entry.artifact is not None and entry.artifact.layers:
+            artifacts.setdefault(entry.artifact.sha256, entry)
+    table = Table(
+        key="layers",
+        caption=(
+            "Kernels that an export chose between, layer by layer, timed alone at one thread on the"
+            " machine that exported. FLOPs and bytes are the least that the chosen kernel needs:"
+            " of weights that are not zero, their places, and each activation once. Few FLOPs a"
+            " byte mean that memory is the limit, not arithmetic."
+        ),
+        columns=(
+            Column(key="model", label="Model", wide=True),
+            Column(key="export", label="Export"),
+            Column(key="layer", label="Layer"),
+            Column(key="zeros", label="Zeros", unit="%", numeric=True),
+            Column(key="dense", label="Dense", unit="µs", numeric=True),
+            Column(key="sparse", label="Sparse", unit="µs", numeric=True),
+            Column(key="gain", label="Dense / chosen", unit="×", numeric=True),
+            Column(key="chosen", label="Chosen", wide=True),
+            Column(key="mflop", label="Work", unit="MFLOP", numeric=True),
+            Column(key="kbytes", label="Moved", unit="kB", numeric=True),
+            Column(key="intensity", label="Intensity", unit="FLOP/B", numeric=True),
+            Column(key="rate", label="Reached", unit="GFLOP/s", numeric=True),
+        ),
+        lines=tuple(
+            _line(entry, artifact, layer)
+            for entry in artifacts.values()
+            if (artifact := entry.artifact)
+            for layer in sorted(artifact.layers, key=lambda one: -(one.dense_us or 0.0))
+        ),
+        empty="No export chose between kernels.",
+    )
+    return table.without(joined.constant)
+
+
+def _line(entry: Entry, artifact: Artifact, layer: LayerChoice) -> Line:
+    taken = layer.chosen_us
+    flops, moved = 2 * layer.macs, layer.moved_bytes
+    return Line(
+        values=(
+            text(entry.model),
+            text(entry.export),
+            text(layer.layer),
+            Value(text=f"{100 * layer.sparsity:.1f}", sort=100 * layer.sparsity),
+            _figure(layer.dense_us),
+            _figure(layer.sparse_us),
+            _figure(layer.dense_us / taken if layer.dense_us and taken else None),
+            text(layer.chosen, note="" if layer.reason == "measured" else layer.reason),
+            _figure(flops / 1e6 if flops else None, "not said"),
+            _figure(moved / 1e3 if moved else None, "not said"),
+            _figure(flops / moved if moved else None, "not said"),
+            _figure(flops / taken / 1e3 if flops and taken else None),
+        ),
+    )
+
+
+def _figure(value: float | None, reason: str = NOT_TIMED) -> Value:
+    return blank(reason) if value is None else Value(text=significant(value), sort=value)

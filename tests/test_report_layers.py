@@ -1,0 +1,64 @@
+"""The table of layers for which an exporter chose between kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from harness.records import LayerChoice
+from harness.report.join import Joined, join
+from harness.report.layers import layers_table
+from tests.report_runs import made_up_run
+
+LAYERS = (
+    LayerChoice(
+        layer="96→576 at 19×19",
+        sparsity=0.9,
+        dense_us=440.0,
+        sparse_us=110.0,
+        chosen="sparse 1x1, 1x12 vectors",
+        reason="measured",
+        chosen_us=110.0,
+        macs=2_000_000,
+        moved_bytes=1_000_000,
+    ),
+    LayerChoice(
+        layer="16→96 at 150×150",
+        sparsity=0.1,
+        dense_us=900.0,
+        sparse_us=None,
+        chosen="dense, 6x2 vectors",
+        reason="10% of the weights are zero, too few to gain",
+    ),
+)
+
+
+def joined_with(layers: tuple[LayerChoice, ...]) -> Joined:
+    run = made_up_run()
+    artifacts = {
+        key: msgspec.structs.replace(one, layers=layers) if one.exporter == "onnx_float" else one
+        for key, one in run.artifacts.items()
+    }
+    return join([dataclasses.replace(run, artifacts=artifacts)])
+
+
+def test_each_layer_of_each_export_is_one_line_the_slowest_first() -> None:
+    table = layers_table(joined_with(LAYERS))
+    keys = [column.key for column in table.columns]
+    lines = [dict(zip(keys, line.values, strict=True)) for line in table.lines]
+    assert [line["layer"].text for line in lines] == ["16→96 at 150×150", "96→576 at 19×19"] * 2
+    slow, fast = lines[:2]
+    assert (fast["gain"].text, fast["rate"].text) == ("4.00", "36.4")
+    assert (fast["mflop"].text, fast["kbytes"].text, fast["intensity"].text) == (
+        "4.00",
+        "1,000",
+        "4.00",
+    )
+    assert slow["sparse"].note == "not timed"
+    assert slow["intensity"].note == "not said"
+    assert "too few to gain" in slow["chosen"].note
+
+
+def test_without_choices_there_is_no_line() -> None:
+    assert not layers_table(joined_with(())).lines
