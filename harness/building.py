@@ -29,6 +29,7 @@ from harness.interfaces import (
     ExportJob,
     RawOutputs,
 )
+from harness.profile import cost_of
 from harness.provenance import versions
 from harness.recipe_interface import TrainingImages
 from harness.records import Artifact, CalibrationList, ModelSpec
@@ -192,4 +193,5 @@ def _manifest(
         notes=(*done, *exported.notes),
         output_kind=exported.output_kind,
         layers=exported.layers,
+        cost=cost_of(spec),
     )

@@ -332,4 +332,7 @@ def _doctor(commands: Commands) -> None:
     parser = _add(
         commands, "doctor", "doctor", "Check this machine: frameworks, compiler, folders, clocks."
     )
+    parser.add_argument(
+        "--speed", action="store_true", help="measure what it can compute and copy, too: seconds"
+    )
     _json(parser)

@@ -10,6 +10,7 @@ noise floor holds that, measured on several processes of one cell that took turn
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -61,8 +62,10 @@ def floor(control: Sequence[Round], per_cell: int) -> float | None:
     if count < 4 or length < LEAST_PAIRS:
         return None
     logs = np.array([_log_medians(one, length) for one in control])
-    effects = np.median(logs - np.median(logs, axis=0), axis=1)
-    return _floor(effects, per_cell)
+    # pair by pair, as cells are compared: the sum over pairs is the sample variance of processes
+    pairs = [float(np.median(a - b)) for a, b in itertools.combinations(logs, 2)]
+    spread = math.sqrt(sum(pair**2 for pair in pairs) / (count * (count - 1)))
+    return _floor(spread, count, per_cell)
 
 
 def floor_apart(control: Sequence[Round], per_cell: int) -> float | None:
@@ -78,7 +81,8 @@ def floor_apart(control: Sequence[Round], per_cell: int) -> float | None:
         np.concatenate([np.asarray(turn) for turn in one[start:end]])
         for one, start, end in zip(control, bounds, bounds[1:], strict=False)
     ]
-    return _floor(np.array([math.log(np.median(part)) for part in parts]), per_cell)
+    spread = float(np.std([math.log(np.median(part)) for part in parts], ddof=1))
+    return _floor(spread, count, per_cell)
 
 
 def compare(
@@ -138,10 +142,9 @@ def compare(
     )
 
 
-def _floor(effects: NDArray[np.float64], per_cell: int) -> float:
-    """By Student's t from what single processes of one cell differ by, on the log scale."""
-    spread = float(np.std(effects, ddof=1))
-    quantile = student_quantile(1 - FLOOR_P / 2, len(effects) - 1)
+def _floor(spread: float, count: int, per_cell: int) -> float:
+    """By Student's t from the standard deviation of ``count`` processes, on the log scale."""
+    quantile = student_quantile(1 - FLOOR_P / 2, count - 1)
     return math.expm1(quantile * spread * math.sqrt(2 / per_cell))
 
 

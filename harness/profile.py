@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from harness.extras import require
-from harness.records import ModelSpec
+from harness.records import Cost, ModelSpec
 
 IN_PLACE = frozenset(
     {
@@ -46,11 +46,17 @@ class Stage(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Of one image. ``activation_bytes`` is the most that is alive at one time, in float32."""
+    """Of one image.
+
+    Attributes:
+        activation_bytes: the most that is alive at one time, in float32.
+        moved: elements that layers with MACs read and write, their weights not counted.
+    """
 
     parameters: int
     macs: int
     activation_bytes: int
+    moved: int
     stages: tuple[Stage, ...]
 
     def size_bytes(self, bytes_each: int) -> int:
@@ -66,6 +72,7 @@ class Profile(NamedTuple):
             "float16_bytes": self.size_bytes(2),
             "int8_bytes": self.size_bytes(1),
             "activation_bytes": self.activation_bytes,
+            "moved": self.moved,
         }
 
 
@@ -92,6 +99,7 @@ def profile(spec: ModelSpec) -> Profile:
     calls = [_call(step, owned) for step in trace]
     macs: dict[str, int] = {}
     outputs: dict[str, tuple[int, ...]] = {}
+    moved = 0
     registry = require("torch.utils.flop_counter", extra="torch").flop_registry
     for function, arguments, named_arguments, answer in trace:
         count = registry.get(function.overloadpacket)
@@ -104,13 +112,26 @@ def profile(spec: ModelSpec) -> Profile:
         owner = _layer(weights[0]) if weights else ""
         macs[owner] = macs.get(owner, 0) + flops // 2
         outputs[owner] = tuple(answer.shape[1:])
+        read = [one for one in _tensors(torch, arguments) if _storage(one) not in owned]
+        moved += sum(one.numel() for one in (*read, answer))
     sizes = {name: one.numel() for name, one in network.named_parameters()}
     return Profile(
         parameters=sum(sizes.values()),
         macs=sum(macs.values()),
         activation_bytes=peak(calls, _storage(image), image.numel() * 4),
+        moved=moved,
         stages=_stages(sizes, macs, outputs),
     )
+
+
+def cost_of(spec: ModelSpec) -> Cost:
+    """What goes into an artifact's manifest.
+
+    Raises:
+        MissingExtra: torch is not installed.
+    """
+    found = profile(spec)
+    return Cost(macs=found.macs, parameters=found.parameters, moved=found.moved)
 
 
 def peak(calls: list[_Call], image: int, image_bytes: int) -> int:

@@ -17,6 +17,7 @@ EXPORT_SOURCES = (
     "harness/building.py",
     "harness/calibration.py",
     "harness/images.py",
+    "harness/profile.py",
     "harness/recipes.py",
 )
 MEASURE_SOURCES = (
@@ -30,6 +31,7 @@ MEASURE_SOURCES = (
     "harness/evaluation.py",
     "harness/fidelity.py",
     "harness/images.py",
+    "harness/profile.py",
     "harness/latency.py",
     "harness/measuring.py",
     "harness/outputs.py",

@@ -187,10 +187,25 @@ class LayerChoice(Record, frozen=True, kw_only=True):
     moved_bytes: int = 0
 
 
+class Cost(Record, frozen=True, kw_only=True):
+    """What one image costs on paper, see `harness.profile`.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and matrix products.
+        parameters: numbers that the network was trained to.
+        moved: numbers that those layers read and write, weights not counted.
+    """
+
+    macs: int
+    parameters: int
+    moved: int
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """An exported model: the manifest of a folder that needs nothing else to be run and decoded.
 
     ``outputs`` are in the order of `harness.interfaces.ANSWERS` for their ``output_kind``.
+    ``cost`` is the network's before its export; None where it is not known.
     ``sha256`` and ``size_bytes`` are those of the files whose role is ``model``. ``golden`` holds
     real images and what the float network answered.
     """
@@ -220,6 +235,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     output_kind: OutputKind = "heads"
     layers: tuple[LayerChoice, ...] = ()
+    cost: Cost | None = None
     schema: int = SCHEMA
 
     @property

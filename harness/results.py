@@ -24,6 +24,7 @@ import msgspec
 
 from harness.cache import sha256_file, write_atomic
 from harness.errors import ResultsError
+from harness.machine_speed import Speed
 from harness.records import SCHEMA, Artifact, Cell, Record, RunRecord, decode, encode
 from harness.registry import ROOT
 from harness.seal import digest_of, seal, written_digest
@@ -41,7 +42,7 @@ class PlannedId(Record, frozen=True, kw_only=True):
 
 
 class Run(Record, frozen=True, kw_only=True):
-    """What was planned under one name."""
+    """What was planned under one name; ``speeds`` are the machine's, measured beside it."""
 
     name: str
     command: tuple[str, ...]
@@ -55,6 +56,7 @@ class Run(Record, frozen=True, kw_only=True):
     plan: tuple[PlannedId, ...]
     noise_floor: float | None = None
     left_out: tuple[str, ...] = ()
+    speeds: tuple[Speed, ...] = ()
     digest: str | None = None
     schema: int = SCHEMA
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from harness import machine
+from harness import machine, machine_speed
 from harness.children import Child
 from harness.plan import PlannedCell
 from harness.progress import Progress
@@ -55,7 +55,7 @@ class Timed:
             return
         controls = (self._control(cell, progress) for cell in sorted(cells, key=self._start_ns))
         self._floors = next((found for found in controls if found), Floors(None, None))
-        self._write_floor(self._floors.apart)
+        self._write_run(cells)
         latency = self._execution.matrix.latency
         results: dict[str, list[ChildResult]] = {planned.id: [] for planned in cells}
         groups = _groups(cells)
@@ -117,11 +117,20 @@ class Timed:
             return None
         return floors(found, latency.rounds)
 
-    def _write_floor(self, floor: float | None) -> None:
+    def _write_run(self, cells: Sequence[PlannedCell]) -> None:
+        """Keep what holds for all cells: the floor, and how fast the machine is at all."""
         folder = self._execution.folder
         run = folder.read_run()
-        if run is not None:
-            folder.write_run(msgspec.structs.replace(run, noise_floor=floor))
+        if run is None:
+            return
+        known = {speed.threads for speed in run.speeds}
+        asked = {planned.cell.threads for planned in cells} - known
+        trial = TIERS[self._execution.matrix.latency.tier].trial
+        speeds = () if trial else machine_speed.measure(asked)
+        run = msgspec.structs.replace(
+            run, noise_floor=self._floors.apart, speeds=(*run.speeds, *speeds)
+        )
+        folder.write_run(run)
 
     def _start_ns(self, planned: PlannedCell) -> int:
         """What its accuracy cell took: the A/A control is the cell that costs least."""

@@ -93,6 +93,7 @@ def timed_run(
     monkeypatch.setattr(machine_module, "state", machine.state)
     monkeypatch.setenv("DETBENCH_CACHE", str(folder / "cache"))
     execution = Execution(Plan(tuple(cells), ()), matrix, run_folder, "machine")
+    monkeypatch.setattr(timed.machine_speed, "measure", lambda threads: ())
     monkeypatch.setattr(execution, "children", machine.children)
     execution.run(QUIET)
     written = run_folder.read_run()

@@ -15,7 +15,8 @@ from harness.cache import cache_dir
 from harness.errors import ResultsError
 from harness.extras import installed
 from harness.interfaces import EXPORTERS, RUNNERS
-from harness.machine import machine_id, machine_record, state
+from harness.machine import machine_id, machine_record, state, usable_cores
+from harness.machine_speed import measure
 from harness.provenance import versions
 from harness.weights import shipped_manifests
 
@@ -31,6 +32,7 @@ class Check(NamedTuple):
 def doctor(options: argparse.Namespace) -> int:
     """Print every check; exit code 0 unless something stands in the way of any run."""
     checks = [_python(), *_frameworks(), _compiler(), *_folders(), _weights(), *_machine()]
+    checks += _speed() if options.speed else []
     if options.json:
         print(json.dumps([check._asdict() for check in checks], indent=1))
     else:
@@ -106,6 +108,17 @@ def _machine() -> list[Check]:
         Check("timer", f"{resolution} ns", "" if resolution < 1_000 else "timings will be batched"),
         Check("load", f"{load:.2f}", busy),
         Check("governor", governor or "not readable", slow),
+    ]
+
+
+def _speed() -> list[Check]:
+    """What the machine can do at one thread and at all, see `harness.machine_speed`."""
+    return [
+        Check(
+            f"speed, {speed.threads} thread{'s' * (speed.threads > 1)}",
+            f"{speed.flops / 1e9:.1f} GFLOP/s in float32, {speed.bandwidth / 1e9:.1f} GB/s copied",
+        )
+        for speed in measure((1, usable_cores()))
     ]
 
 

@@ -129,6 +129,7 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
         plan=results.merge_plans(before.plan if before else (), planned),
         noise_floor=before.noise_floor if before else None,
         left_out=plan.left_out,
+        speeds=before.speeds if before else (),
     )
     folder.write_machine(facts)
     folder.write_run(run_record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from harness.report import pressed, scaling
+from harness.report import pressed, roofline, scaling
 from harness.report.chart_style import Look, drawing, looks
 from harness.report.chart_svg import Chart
 from harness.report.charts import MOST_CHARTS, Group, Section
@@ -36,9 +36,18 @@ PER_GROUP: tuple[tuple[str, str, str, Draw], ...] = (
         pressed.crowd,
     ),
 )
+ROOFLINE = (
+    "roofline",
+    "Roofline",
+    "How near each export comes to what the machine can do, at its fastest number of threads. The"
+    " lines are the machine's own speed in float32, measured beside the cells: sloped where memory"
+    " is the limit, flat where arithmetic is. An int8 export may lie above the flat line.",
+)
 
 
-def sections(groups: Sequence[Group], joined: Joined, timings: Timings) -> tuple[Section, ...]:
+def sections(
+    groups: Sequence[Group], joined: Joined, timings: Timings, roofs: roofline.Roofs
+) -> tuple[Section, ...]:
     """The sections that have something to draw.
 
     Raises:
@@ -48,8 +57,12 @@ def sections(groups: Sequence[Group], joined: Joined, timings: Timings) -> tuple
     entries = pressed.long_runs(joined)
     series = {row.runner for group in groups for row in group.rows}
     known = looks(series | {entry.runner for entry in entries})
+
+    def under_the_roof(group: Group, known: Mapping[str, Look], timings: Timings) -> Chart | None:
+        return roofline.chart(group, known, timings, roofs)
+
     with drawing():
-        for key, heading, intro, draw in PER_GROUP:
+        for key, heading, intro, draw in (*PER_GROUP, (*ROOFLINE, under_the_roof)):
             drawn = (draw(group, known, timings) for group in groups)
             shown = tuple(islice((chart for chart in drawn if chart), MOST_CHARTS))
             if shown:

@@ -9,6 +9,7 @@ from harness.records import RunRecord
 from harness.report import measured, scores
 from harness.report.figures import count, minus, significant
 from harness.report.join import Entry, Joined
+from harness.report.roofline import Roofs, share
 from harness.report.tables import Column, Line, Table, Value, blank, text
 from harness.report.timings import END_TO_END, INFERENCE, Timings
 
@@ -105,7 +106,7 @@ def _state(record: RunRecord) -> Value:
     )
 
 
-def latency_table(joined: Joined, timings: Timings) -> Table:
+def latency_table(joined: Joined, timings: Timings, roofs: Roofs) -> Table:
     """Every timing of each latency cell, with what licenses it."""
     columns = (
         *WHO,
@@ -121,6 +122,7 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
         Column(key="p99", label="Inference p99", unit="ms", numeric=True),
         Column(key="post", label="Decode + NMS p50", unit="ms", numeric=True),
         Column(key="end", label="End to end p50", unit="ms", numeric=True),
+        Column(key="roof", label="Of the roofline", unit="%", numeric=True),
         Column(key="samples", label="Samples", numeric=True),
         Column(key="cov", label="CoV", unit="%", numeric=True),
         Column(key="outliers", label="Outliers", numeric=True),
@@ -135,16 +137,20 @@ def latency_table(joined: Joined, timings: Timings) -> Table:
         ),
         columns=columns,
         lines=tuple(
-            _latency_line(entry, entry.record, timings) for entry in entries if entry.record
+            _latency_line(entry, entry.record, timings, roofs) for entry in entries if entry.record
         ),
         empty="No latency cell was measured.",
     )
-    p99 = [column.key for column in columns].index("p99")
-    some_p99 = any(line.values[p99].text for line in table.lines)
-    return table.without([*joined.constant, *([] if some_p99 else ["p99"])])
+    keys = [column.key for column in columns]
+    empty = [
+        key
+        for key in ("p99", "roof")
+        if not any(line.values[keys.index(key)].text for line in table.lines)
+    ]
+    return table.without([*joined.constant, *empty])
 
 
-def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
+def _latency_line(entry: Entry, record: RunRecord, timings: Timings, roofs: Roofs) -> Line:
     return Line(
         key=measured.anchor(entry),
         cells=(entry.cell_id,),
@@ -162,6 +168,7 @@ def _latency_line(entry: Entry, record: RunRecord, timings: Timings) -> Line:
             measured.tail(timings, record, 99),
             measured.median(timings, record, "latency.postprocess"),
             measured.median(timings, record, END_TO_END),
+            share(roofs.achieved(entry.run, record, entry.artifact, timings)),
             _samples(record),
             measured.variation(timings, record),
             _outliers(timings.summary(record)),

@@ -13,6 +13,7 @@ from harness.devices.ranks import Agreement, agreement
 from harness.report.data import RunData
 from harness.report.figures import count, duration, milliseconds, percent, significant
 from harness.report.join import Joined, Row
+from harness.report.roofline import Roofs, machines
 from harness.report.tables import Column, Line, Table, Value, blank, text
 from harness.report.timings import Timings
 
@@ -27,6 +28,7 @@ class Section:
     matrix: Table | None
     agreement: Table | None
     prices: Table | None
+    speeds: Table | None
     published: Table | None
 
     @property
@@ -35,6 +37,7 @@ class Section:
         found = {
             "Fastest on each machine": self.matrix,
             "Is the order the same?": self.agreement,
+            "What the machines can do": self.speeds,
             "Speed for money": self.prices,
             "Published by others": self.published,
         }
@@ -91,21 +94,25 @@ def section(
     timings: Timings,
     devices: Devices,
     published: Sequence[Published],
+    roofs: Roofs,
 ) -> Section | None:
     """The section of a report; None where one machine alone was measured and nothing published."""
     fleet = Fleet(runs, joined, timings, devices)
+    names = {machine: devices.name(machine) for machine in fleet.machines}
+    speeds = machines(runs, names, roofs)
     several = len(fleet.machines) > 1 and bool(fleet.best)
-    if not several and not published:
+    if not several and not published and speeds is None:
         return None
     return Section(
-        matrix=_matrix(fleet) if several else None,
+        matrix=_matrix(fleet, roofs) if several else None,
         agreement=_agreement(fleet) if several else None,
         prices=_prices(fleet) if several else None,
+        speeds=speeds,
         published=_published(published) if published else None,
     )
 
 
-def _matrix(fleet: Fleet) -> Table:
+def _matrix(fleet: Fleet, roofs: Roofs) -> Table:
     names = [fleet.devices.name(machine) for machine in fleet.machines]
     columns = [
         Column(key="model", label="Model", wide=True),
@@ -121,7 +128,7 @@ def _matrix(fleet: Fleet) -> Table:
         Line(
             values=(
                 *map(text, what),
-                *(_time(fleet, here, machine, fastest) for machine in fleet.machines),
+                *(_time(fleet, here, machine, fastest, roofs) for machine in fleet.machines),
             )
         )
         for what, here in fleet.best.items()
@@ -145,7 +152,9 @@ def _fastest(fleet: Fleet) -> frozenset[str]:
     return frozenset(row.key for row in found.values())
 
 
-def _time(fleet: Fleet, here: Mapping[str, Row], machine: str, fastest: frozenset[str]) -> Value:
+def _time(
+    fleet: Fleet, here: Mapping[str, Row], machine: str, fastest: frozenset[str], roofs: Roofs
+) -> Value:
     row = here.get(machine)
     if row is None:
         return blank("not measured")
@@ -154,11 +163,12 @@ def _time(fleet: Fleet, here: Mapping[str, Row], machine: str, fastest: frozense
     digests = [one.latency.artifact_sha256 if one.latency else None for one in (row, first)]
     if digests[0] != digests[1]:
         marks.append("other artifact")
-    ns = fleet.p50(row)
+    ns, reached = fleet.p50(row), roofs.of(row, fleet.timings)
+    near = f", {100 * reached.share:.0f} % of its roofline" if reached else ""
     return Value(
         text=milliseconds(ns),
         sort=ns / 1e6,
-        note=count(row.threads, "thread"),
+        note=f"{count(row.threads, 'thread')}{near}",
         marks=tuple(marks),
     )
 

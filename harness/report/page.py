@@ -31,6 +31,7 @@ from harness.report.looking import Looks, looks
 from harness.report.method import method
 from harness.report.overview import accounting, overview
 from harness.report.profile import profile_table
+from harness.report.roofline import Roofs
 from harness.report.tables import Table
 from harness.report.timings import Timings
 from harness.report.verdict import Judge, Judgement
@@ -88,7 +89,7 @@ def page(
         ResultsError: a plan holds something that is not a cell.
     """
     joined = join(runs)
-    timings = Timings()
+    timings, roofs = Timings(), Roofs(runs)
     metric = scores.primary_metric(joined.rows)
     groups = charts.groups(joined.rows, metric)
     judge = Judge(
@@ -120,20 +121,20 @@ def page(
         results=overview(joined, timings, metric, references, chosen, smoke),
         sections=(
             *charts.sections(groups, timings, metric),
-            *beyond.sections(groups, joined, timings),
+            *beyond.sections(groups, joined, timings, roofs),
         ),
         looking=looks(runs, groups, by_group, pictures=pictures),
         details=(
             accuracy_table(joined),
             fidelity_table(joined),
-            latency_table(joined, timings),
+            latency_table(joined, timings, roofs),
             advice_table(joined, timings),
             scaling.advice_table(joined, timings, judge.floors),
             pressed.three_latencies(joined, timings),
             *_if_any(profile_table(joined), layers_table(joined), pressed.heat_table(joined)),
             parity_table(joined),
         ),
-        devices=section(runs, joined, timings, devices or Devices({}), published),
+        devices=section(runs, joined, timings, devices or Devices({}), published, roofs),
         missing=missing(joined),
         missing_cells=sum(not entry.measured for entry in joined.entries),
         nothing_missing=ALL_MEASURED if joined.entries else "Nothing was planned.",
