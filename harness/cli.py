@@ -316,13 +316,24 @@ def _train(commands: Commands) -> None:
     parser = _add(commands, "train", "train", "Train a model and write a checkpoint.")
     parser.add_argument("model", help="name or name:key=value")
     parser.add_argument("-o", "--output", type=Path, help="folder of the training")
+    parser.add_argument("--data", metavar="voc:/path:train", help="what to learn; default: shapes")
+    parser.add_argument("--val", metavar="voc:/path:val", help="what is held out to score on")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="its classes, one a line, background first"
+    )
+    parser.add_argument(
+        "--start-from", metavar="FILE", help="a checkpoint, a published name, or 'shipped'"
+    )
+    parser.add_argument("--device", metavar="cuda", help="default: cpu")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that prepare images")
+    parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="settings",
-        help="a training option",
+        help="a training option, as --list-options shows them",
     )
     parser.add_argument("--list-options", action="store_true", help="all training options")
     _json(parser)

@@ -58,7 +58,8 @@ def lines(
     else:
         span = xs[-1] - xs[0] or 1.0
         axes.set_xlim(xs[0] - 0.05 * span, xs[-1] + 0.03 * span)
-        axes.set_ylim(0, max([*ys, *([xs[-1]] if axes_of.ideal else [])]) * 1.1)
+        highest = max([*ys, *([xs[-1]] if axes_of.ideal else [])])
+        axes.set_ylim(0, highest * 1.1 or 1.0)
         if len(xs) <= MOST_MARKED and all(x == int(x) for x in xs):
             axes.set_xticks(xs)
     for axis in (axes.xaxis, axes.yaxis):

@@ -26,9 +26,17 @@ def html(page: Page) -> str:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
         f" script-src 'sha256-{digest}'"
     )
-    environment = _environment(autoescape=True)
-    template = environment.get_template("report.html.j2")
-    text: str = template.render(page=page, style=style, script=script, policy=policy)
+    return _filled("report.html.j2", page=page, style=style, script=script, policy=policy)
+
+
+def plain(template: str, **content: Any) -> str:
+    """A page of another template, in the report's style; it holds no script and loads nothing."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return _filled(template, style=_asset("report.css"), policy=policy, **content)
+
+
+def _filled(template: str, **content: Any) -> str:
+    text: str = _environment(autoescape=True).get_template(template).render(**content)
     return text
 
 

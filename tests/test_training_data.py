@@ -1,0 +1,433 @@
+"""Any data set trains, what does not fit is refused before any work, and the best weights win."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.cli import main
+from harness.datasets.writers import write_coco
+from harness.errors import BadCheckpoint, BadConfig
+from harness.interfaces import MODELS
+from harness.model_file import take
+from models._checkpoint import load_weights
+from models.training import Stage, TrainOptions, train
+from models.training.order import Order, repeat_factors
+from models.training.parts import make_optimizer, part_of, set_training
+from models.training.rates import factor
+from models.training.scoring import HeldOut
+from models.training.shipping import read_manifest
+from models.training.starting import start
+from models.training.state import Progress, Validation, read
+from models.training.store import open_images
+from tests.painted import Painted, paint
+
+LABELS = ("background", "square", "star")
+MODEL = """
+name: tiny_ssd
+backbone: mb1
+width: 0.25
+size: 64
+extras: [32]
+priors:
+  - {smallest: 12, largest: 18, ratios: [2]}
+  - {smallest: 20, largest: 30, ratios: [2]}
+  - {smallest: 30, largest: 50, ratios: [2]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """More threads than a tiny network can use cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return paint(tmp_path_factory.mktemp("painted"))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny_ssd.yaml"
+    path.write_text(MODEL)
+    take([str(path)], [])
+    return path
+
+
+@pytest.fixture
+def base(painted: str, model_file: Path, tmp_path: Path) -> dict[str, Any]:
+    """A training of two steps on painted squares."""
+    return {
+        "model": "tiny_ssd",
+        "data": f"{painted}:train",
+        "evaluate_data": f"{painted}:val",
+        "stages": (Stage(size=64, images=16),),
+        "batch": 8,
+        "out": str(tmp_path / "run"),
+        "cache": str(tmp_path / "cache"),
+        "workers": 0,
+        "save_seconds": 1e-6,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(painted: str, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a training on painted squares, with their manifest."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train(
+        TrainOptions(
+            model="tiny_ssd",
+            data=f"{painted}:train",
+            evaluate_data=f"{painted}:val",
+            stages=(Stage(size=64, images=16),),
+            batch=8,
+            out=str(folder / "run"),
+            cache=str(folder / "cache"),
+            workers=0,
+        )
+    )
+
+
+def log_of(out: str) -> list[float]:
+    with (Path(out) / "log.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_manifest_says_what_was_learned(trained: Path) -> None:
+    manifest = read_manifest(trained)
+    assert manifest.labels == LABELS
+    assert manifest.start == ("all weights start random",)
+    assert manifest.score is not None
+    assert manifest.score.data == "voc:val"
+    assert set(manifest.score.per_class) == {"square", "star"}
+    assert manifest.score.loss is not None
+    assert manifest.best is None
+
+
+def test_coco_files_on_disk_and_in_memory_teach_the_same(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    path = write_coco(Painted("train", 24), tmp_path / "coco")
+    chosen = {**base, "data": f"coco:{path}", "evaluate": 0}
+    train(TrainOptions(**chosen))
+    train(TrainOptions(**{**chosen, "images_in": "files", "out": str(tmp_path / "files")}))
+    assert log_of(base["out"]) == log_of(str(tmp_path / "files"))
+    assert read_manifest(Path(base["out"]) / "weights.safetensors").labels == LABELS
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(
+    painted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.store._SHARE", 0.0)
+    with pytest.raises(BadConfig, match=r"24 images of voc:train take .* set images_in=files"):
+        open_images(f"{painted}:train", None, tmp_path, workers=0)
+
+
+def test_a_labels_file_orders_the_classes(base: dict[str, Any], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("background\nmoon\nstar\nsquare\n")
+    train(TrainOptions(**base, labels=str(labels)))
+    manifest = read_manifest(Path(base["out"]) / "weights.safetensors")
+    assert manifest.labels == ("background", "moon", "star", "square")
+    assert manifest.score is not None
+    assert manifest.score.per_class["moon"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"evaluate_data": None}, r"nothing is held out .* --val, or set evaluate=0"),
+        ({"evaluate_data": "shapes:val"}, r"shapes:val has class 'disc', which the model does not"),
+        ({"labels": "background\nsquare\n"}, r"voc:.* has class 'star', which the model does not"),
+        ({"labels": "background\n"}, r"names 1 classes, expected background and at least one"),
+        ({"stages": (Stage(size=96, images=8),)}, r"tiny_ssd sees 64 pixels: end with"),
+        ({"distill": {"teacher": "tiny_ssd"}}, r"no weights are shipped for tiny_ssd"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(
+    base: dict[str, Any], tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    from models.training import Distill
+
+    if "labels" in changes:
+        path = tmp_path / "labels.txt"
+        path.write_text(changes["labels"])
+        changes = {"labels": str(path)}
+    if "distill" in changes:
+        changes = {"distill": Distill(**changes["distill"])}
+    with pytest.raises((BadConfig, BadCheckpoint), match=says):
+        train(TrainOptions(**{**base, **changes}))
+    assert not Path(base["out"]).exists()
+    assert not Path(base["cache"]).exists()
+
+
+def test_images_that_are_scored_are_not_trained_on(base: dict[str, Any]) -> None:
+    with pytest.raises(BadConfig, match=r"24 images of .*:train are also trained on, .*train-000"):
+        train(TrainOptions(**{**base, "evaluate_data": base["data"]}))
+
+
+def test_an_empty_split_is_refused(base: dict[str, Any], tmp_path: Path) -> None:
+    root = Path(paint(tmp_path).partition(":")[2])
+    (root / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    with pytest.raises(BadConfig, match=r"train\.txt lists no image"):
+        train(TrainOptions(**{**base, "data": f"voc:{root}:train"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"new_heads": True}, "new_heads is for a start_from checkpoint"),
+        ({"backbone": "a", "start_from": "b"}, "a training starts from one"),
+        ({"schedule": "steps"}, r"schedule is steps with milestones \[\]"),
+        ({"schedule": "steps", "milestones": (9, 4)}, r"milestones \[9, 4\] do not rise"),
+        ({"patience": 2}, "patience counts validations"),
+        ({"validate_every": 8, "evaluate": 0}, "validate_every needs evaluate"),
+        ({"base_learning_rate": 0.0}, "base_learning_rate is 0.0"),
+        ({"balance": 1.0}, "balance is 1.0"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    base: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(BadConfig, match=says):
+        TrainOptions(**{**base, **changes})
+
+
+def test_every_option_that_differs_is_named_on_resume(base: dict[str, Any]) -> None:
+    train(TrainOptions(**base, stop_after=8))
+    with pytest.raises(BadConfig, match=r"with freeze 'none', not 'base'; with seed 0, not 1: "):
+        train(TrainOptions(**base, seed=1, freeze="base"))
+
+
+def test_other_classes_need_new_heads(trained: Path) -> None:
+    options = {"model": "tiny_ssd", "stages": (Stage(size=64, images=8),)}
+    spec = MODELS.get("tiny_ssd")(("background", "a", "b", "c"))
+    network = spec.build()
+    heads = {k: v.clone() for k, v in network.state_dict().items() if k.startswith("classif")}
+    with pytest.raises(BadConfig, match=r"knows the classes square, star, .* a, b, c: set new_he"):
+        start(network, spec, TrainOptions(**options, start_from=str(trained)))
+    said = start(network, spec, TrainOptions(**options, start_from=str(trained), new_heads=True))
+    assert said == (
+        "base net, extra layers and box heads start from weights.safetensors, which knew square,"
+        " star",
+        "class heads start random",
+    )
+    given = MODELS.get("tiny_ssd")(LABELS).build()
+    load_weights(given, trained)
+    for key, value in network.state_dict().items():
+        expected = heads[key] if key in heads else given.state_dict()[key]
+        assert torch.equal(value, expected), key
+
+
+def test_a_bare_checkpoint_of_other_classes_is_named(trained: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.pt"
+    given = MODELS.get("tiny_ssd")(LABELS).build()
+    torch.save(given.state_dict(), bare)
+    spec = MODELS.get("tiny_ssd")(("background", "a"))
+    options = TrainOptions(
+        model="tiny_ssd", stages=(Stage(size=64, images=8),), start_from=str(bare)
+    )
+    with pytest.raises(BadConfig, match=r"bare\.pt knows other classes, the training has a: set"):
+        start(spec.build(), spec, options)
+
+
+@pytest.mark.parametrize("kind", ["plain", "features", "renamed"])
+def test_a_backbone_is_found_by_names_or_by_order(
+    model_file: Path, tmp_path: Path, kind: str
+) -> None:
+    spec = MODELS.get("tiny_ssd")(LABELS)
+    given = spec.build().base_net.state_dict()
+    names = {"plain": "{key}", "features": "features.{key}", "renamed": "trunk.layer{place}.{leaf}"}
+    saved = {
+        names[kind].format(key=key, place=place, leaf=key.rpartition(".")[2]): value + 1
+        for place, (key, value) in enumerate(given.items())
+        if "num_batches" not in key
+    }
+    saved["classifier.weight"] = torch.zeros(10, 256)
+    torch.save(saved, tmp_path / "backbone.pth")
+    network = spec.build()
+    options = TrainOptions(
+        model="tiny_ssd",
+        stages=(Stage(size=64, images=8),),
+        backbone=str(tmp_path / "backbone.pth"),
+    )
+    assert start(network, spec, options)[0] == "base net starts from backbone.pth"
+    for key, value in network.base_net.state_dict().items():
+        assert "num_batches" in key or torch.equal(value, given[key] + 1), key
+    saved.pop(next(iter(saved)))
+    torch.save(saved, tmp_path / "backbone.pth")
+    with pytest.raises(BadCheckpoint, match="does not hold the base net of tiny_ssd"):
+        start(network, spec, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nothing", "does not exist, and no published weights"),
+        ("rfb_320_face", "are those of rfb_320_face, as a detector"),
+        ("mb2_imagenet", "backbone takes the base net of tiny_ssd"),
+    ],
+)
+def test_a_backbone_that_is_none(model_file: Path, name: str, says: str) -> None:
+    spec = MODELS.get("tiny_ssd")(LABELS)
+    options = TrainOptions(model="tiny_ssd", stages=(Stage(size=64, images=8),), backbone=name)
+    with pytest.raises(BadCheckpoint, match=says):
+        start(spec.build(), spec, options)
+
+
+def test_frozen_parts_do_not_change(base: dict[str, Any], trained: Path) -> None:
+    chosen = TrainOptions(**base, start_from=str(trained), freeze="all-but-heads")
+    train(chosen)
+    before = MODELS.get("tiny_ssd")(LABELS).build()
+    load_weights(before, trained)
+    after = read(Path(base["out"]) / "last.pt")["network"]
+    changed = {
+        key for key, value in before.state_dict().items() if not torch.equal(value, after[key])
+    }
+    assert {part_of(key) for key in changed} == {"heads"}
+
+
+def test_each_part_has_its_own_rate(model_file: Path) -> None:
+    network = MODELS.get("tiny_ssd")(LABELS).build()
+    options = TrainOptions(
+        model="tiny_ssd",
+        stages=(Stage(size=64, images=8),),
+        learning_rate=0.1,
+        base_learning_rate=0.001,
+        extras_learning_rate=0.01,
+        optimizer="sgd",
+    )
+    set_training(network, "none")
+    rates = {
+        id(p): group["peak"]
+        for group in make_optimizer(network, options).param_groups
+        for p in group["params"]
+    }
+    wanted = {"base": 0.001, "extras": 0.01, "heads": 0.1}
+    assert {n: rates[id(p)] for n, p in network.named_parameters()} == {
+        n: wanted[part_of(n)] for n, _ in network.named_parameters()
+    }
+
+
+def test_steps_fall_at_their_milestones() -> None:
+    options = TrainOptions(
+        model="x",
+        stages=(Stage(size=64, images=100),),
+        schedule="steps",
+        milestones=(40, 80),
+        warmup=0.1,
+    )
+    shown = (5, 10, 39, 40, 79, 80)
+    found = [factor(options, done=images / 100, shown=images) for images in shown]
+    assert found == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01])
+
+
+def test_rare_classes_are_shown_more_often() -> None:
+    # by hand: class 1 is in 4 of 4 images, class 2 in 1: sqrt(0.5 / 0.25)
+    labels = [np.array(each) for each in ([1, 1], [1], [1, 2], [1])]
+    factors = repeat_factors(labels, 0.5)
+    np.testing.assert_allclose(factors, [1, 1, 2**0.5, 1])
+    order = Order(4, seed=0, factors=factors)
+    shown = np.bincount([order.picture(number) for number in range(4000)], minlength=4) / 4000
+    np.testing.assert_allclose(shown, factors / factors.sum(), atol=0.01)
+    assert repeat_factors([np.array([], np.int64), np.array([1])], 0.1).tolist() == [1, 1]
+
+
+def test_patience_ends_a_training_and_the_best_weights_are_kept(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = TrainOptions(
+        **{**base, "stages": (Stage(size=64, images=80),)}, validate_every=8, patience=2
+    )
+    values = iter([0.2, 0.6, 0.5, 0.4, 0.9])
+    seen: list[torch.Tensor] = []
+    real = HeldOut.score
+
+    def scored(self: HeldOut, network: Any, options: TrainOptions) -> Any:
+        seen.append(network.state_dict()["base_net.0.0.weight"].clone())
+        score = real(self, network, options)
+        return type(score)(
+            **{f: getattr(score, f) for f in score.__struct_fields__} | {"value": next(values)}
+        )
+
+    monkeypatch.setattr(HeldOut, "score", scored)
+    manifest = read_manifest(train(chosen))
+    assert [each.map for each in manifest.validations] == [0.2, 0.6, 0.5, 0.4]
+    assert manifest.best is not None
+    assert (manifest.best.images, manifest.images_seen) == (16, 32)
+    stored = read(Path(base["out"]) / "best.pt")["base_net.0.0.weight"]
+    assert torch.equal(stored, seen[1])
+    assert not torch.equal(stored, seen[3])
+
+
+def test_an_interrupted_training_validates_as_an_uninterrupted_one(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    longer = {**base, "stages": (Stage(size=64, images=32),), "validate_every": 16}
+    whole = read_manifest(train(TrainOptions(**longer)))
+    longer["out"] = str(tmp_path / "parts")
+    for images in (8, 16, 24, None):
+        parts = read_manifest(train(TrainOptions(**longer, stop_after=images)))
+    assert [each.images for each in whole.validations] == [16, 32]
+    assert parts.validations == whole.validations
+    assert parts.sha256 == whole.sha256
+
+
+def test_progress_counts_patience_from_the_best() -> None:
+    def after(*maps: float) -> Progress:
+        found = tuple(Validation(images=i, loss=1, map=m) for i, m in enumerate(maps))
+        return Progress(validations=found)
+
+    assert not after().out_of_patience(1)
+    assert not after(0.1, 0.2).out_of_patience(1)
+    assert after(0.2, 0.2).out_of_patience(1)
+    assert after(0.1, 0.3, 0.2, 0.3).out_of_patience(2)
+    assert not after(0.1, 0.3, 0.2).out_of_patience(2)
+    assert not after(0.3, 0.2).out_of_patience(0)
+
+
+def test_a_model_that_is_wider_than_high_trains(painted: str, tmp_path: Path) -> None:
+    chosen = TrainOptions(
+        model="slim_320_face",
+        data=f"{painted}:train",
+        data_images=4,
+        stages=(Stage(size=120, images=2, close_up=True), Stage(size=240, images=2)),
+        batch=2,
+        evaluate=0,
+        out=str(tmp_path / "run"),
+        cache=str(tmp_path / "cache"),
+        workers=0,
+    )
+    train(chosen)
+    assert len(log_of(str(chosen.out))) == 2
+
+
+def test_the_command_reports_score_and_curves(
+    base: dict[str, Any], model_file: Path, painted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(model_file), "-o", base["out"], "--data", base["data"]]
+    words += ["--val", base["evaluate_data"], "--workers", "0", "--set", "stages=64:16"]
+    words += ["--set", "batch=8", "--set", "validate_every=8", "--set", f"cache={base['cache']}"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "VOC12 mAP@.5" in shown.out
+    assert "on 8 images of voc:val" in shown.out
+    assert "all weights start random" in shown.err
+    page = (Path(base["out"]) / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "images shown" in page
+    manifest = json.loads((Path(base["out"]) / "weights.json").read_text())
+    assert manifest["commands"][0] in page.replace("&#39;", "'")
+    assert main([*words, "--set", "workers=1"]) == 2
+    assert "'workers' is given twice" in capsys.readouterr().err
