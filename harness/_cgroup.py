@@ -24,6 +24,18 @@ def cpu_quota_cores(root: Path = ROOT) -> float | None:
     return min(quotas, default=None)
 
 
+def throttled_periods(root: Path = ROOT) -> int | None:
+    """How often a CPU quota stopped this process's groups; None where none is counted."""
+    counts = []
+    for controller in ("", "cpu"):
+        for folder in _folders(root, controller):
+            for line in (read(folder / "cpu.stat") or "").splitlines():
+                name, _, number = line.partition(" ")
+                if name == "nr_throttled" and number.isdigit():
+                    counts.append(int(number))
+    return sum(counts) if counts else None
+
+
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
     """The tightest memory limit of this process's groups; None where none is set."""
     limits = []

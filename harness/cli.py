@@ -118,7 +118,10 @@ def _weights(group: argparse._ActionsContainer) -> None:
 def _measuring(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", metavar="1,2,4", help="default: 1 and the physical cores")
     group.add_argument(
-        "--target", metavar="KEY@HOST:PORT", help="another machine, for runners such as tvm_rpc"
+        "--target",
+        "--targets",
+        metavar="cpu,KEY@HOST:PORT",
+        help="where to run: here (cpu), or other machines, for runners such as tvm_rpc",
     )
     group.add_argument("--batches", metavar="1,4", help="images in a call; default: 1")
     group.add_argument("--cpus", metavar="0,2-3", help="stay on these cores, as taskset does")

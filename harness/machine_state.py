@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from harness._cgroup import ROOT, read
+from harness._cgroup import ROOT, read, throttled_periods
 from harness.records import Record
 
 BUSY_SHARE = 0.10
@@ -33,6 +33,7 @@ class MachineState(Record, frozen=True, kw_only=True):
         governor: of the CPU frequency; several are joined by a comma. turbo: whether it is on.
         throttled: flags of Raspberry Pi's ``vcgencmd get_throttled``.
         throttle_events: of all cores since boot, x86 only.
+        quota_throttled: periods in which the container's CPU quota stopped this process's groups.
         memory_available_bytes: without swapping.
         busy_seconds: CPU time of all processes since boot. stolen_seconds: of other guests.
         own_cpu_seconds: CPU time of this process and the children it has waited for.
@@ -51,6 +52,7 @@ class MachineState(Record, frozen=True, kw_only=True):
     busy_seconds: float | None
     stolen_seconds: float | None
     own_cpu_seconds: float
+    quota_throttled: int | None = None
 
 
 def state(root: Path = ROOT) -> MachineState:
@@ -73,6 +75,7 @@ def state(root: Path = ROOT) -> MachineState:
         busy_seconds=busy,
         stolen_seconds=stolen,
         own_cpu_seconds=own_cpu_seconds(),
+        quota_throttled=throttled_periods(root),
     )
 
 
@@ -154,6 +157,10 @@ def _throttling(before: MachineState, after: MachineState) -> list[str]:
         events = after.throttle_events - before.throttle_events
         if events > 0:
             reasons.append(f"throttling events of the CPU: {events}")
+    if before.quota_throttled is not None and after.quota_throttled is not None:
+        stops = after.quota_throttled - before.quota_throttled
+        if stops > 0:
+            reasons.append(f"the container's CPU quota stopped it {stops} times")
     return reasons
 
 

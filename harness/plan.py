@@ -347,6 +347,9 @@ def _cells(
     for measure, threads, target in sweep.asked(matrix, single=sized.single):
         if measure != "latency" and runner.measures_harness_only:
             continue
+        elsewhere = len(matrix.targets) > 1 and matrix.runners is None
+        if elsewhere and runner().unsupported(exporter.format, RunOptions(target=target)):
+            continue  # a runner of another target, which nobody named
         cell = Cell(
             model=request.model.name,
             model_options=request.model.options,

@@ -294,6 +294,23 @@ def test_a_look_at_this_machine_survives_json_and_counts_our_work() -> None:
     assert after.busy_seconds > before.busy_seconds
 
 
+def test_stops_by_a_cpu_quota_are_counted_and_taint(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "0::/a\n",
+        "sys/fs/cgroup/a/cpu.stat": "usage_usec 5\nnr_periods 9\nnr_throttled 4\n",
+        "sys/fs/cgroup/cpu.stat": "usage_usec 5\n",
+    }
+    root = plant(tmp_path, files)
+    assert _cgroup.throttled_periods(root) == 4
+    assert machine_state.state(root).quota_throttled == 4
+    assert _cgroup.throttled_periods(tmp_path / "nothing") is None
+    before = msgspec.structs.replace(CALM, quota_throttled=4)
+    assert machine.taint(before, later(quota_throttled=4)) is None
+    stopped = machine.taint(before, later(quota_throttled=7))
+    assert stopped is not None
+    assert "the container's CPU quota stopped it 3 times" in stopped
+
+
 def test_governor_turbo_and_throttling_are_read_from_sysfs(tmp_path: Path) -> None:
     cpus = "sys/devices/system/cpu"
     plant(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import affinity, machine, sweep
+from harness.cli import build_parser
+from harness.commands.run import overrides
 from harness.config import Latency, Matrix, load
 from harness.errors import BadConfig, Unsupported
 from harness.plan import make_plan
@@ -128,6 +130,18 @@ def test_the_matrix_sweeps_threads_batches_and_targets() -> None:
         elif planned.cell.target == "npu":
             assert planned.unsupported == "ort_cpu runs on target cpu, not npu"
     assert len({p.id for p in found}) == len(found)
+
+
+def test_each_target_has_its_own_runners_unless_they_are_named() -> None:
+    pytest.importorskip("torch", reason="weights are found by torch's package")
+    asked = {"exporters": ["tvm_dense"], "targets": ["cpu", "rpi4@tracker:9190"]}
+    pairs = {(p.cell.runner, p.cell.target) for p in make_plan(load(None, asked)).cells}
+    assert pairs == {("tvm_cpu", "cpu"), ("tvm_rpc", "rpi4@tracker:9190")}
+
+
+def test_several_targets_are_one_option() -> None:
+    options = build_parser().parse_args(["run", "--targets", "cpu,rpi4@tracker:9190"])
+    assert overrides(options)["targets"] == ["cpu", "rpi4@tracker:9190"]
 
 
 def test_profile_and_sustained_run_take_the_fewest_and_the_most_threads() -> None:

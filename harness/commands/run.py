@@ -79,7 +79,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         if (value := getattr(options, key, None)) is not None:
             found[key] = value
     if getattr(options, "target", None):
-        found["targets"] = [options.target]
+        found["targets"] = split(options.target)
     if options.threads:
         found |= config.overrides([f"threads={options.threads}"])
     if options.batches:

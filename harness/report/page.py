@@ -129,7 +129,7 @@ def page(
             fidelity_table(joined),
             latency_table(joined, timings, roofs),
             advice_table(joined, timings),
-            scaling.advice_table(joined, timings, judge.floors),
+            scaling.threads_table(joined, timings, judge.floors),
             pressed.three_latencies(joined, timings),
             *_if_any(profile_table(joined), layers_table(joined), pressed.heat_table(joined)),
             parity_table(joined),

@@ -68,7 +68,7 @@ def _knee(rows: Sequence[Row], timings: Timings, floors: Mapping[int, float | No
     )
 
 
-def advice_table(joined: Joined, timings: Timings, floors: Mapping[int, float | None]) -> Table:
+def threads_table(joined: Joined, timings: Timings, floors: Mapping[int, float | None]) -> Table:
     """The thread advisor: how many threads to ask for, and whether the runtime took them."""
     same: defaultdict[tuple[int, str, str], list[Row]] = defaultdict(list)
     for row in joined.rows:
