@@ -144,7 +144,7 @@ class Trainer:
         try:
             for step, batch in self._fed(plan):
                 tick = time.perf_counter()
-                row = self._step(step, batch, done=step.number / total)
+                row = self.step(step, batch, done=step.number / total)
                 log.row(**row, images_per_s=options.batch / (time.perf_counter() - tick))
                 validated = self._validation_is_due(step, step.number + 1 == total)
                 if validated:
@@ -194,7 +194,12 @@ class Trainer:
         priors = self.network.priors_at(size, close_up=stage.close_up)
         return Input(size, stage.close_up, priors)
 
-    def _step(self, step: Step, batch: Batch, *, done: float) -> dict[str, float]:
+    def step(self, step: Step, batch: Batch, *, done: float) -> dict[str, float]:
+        """One optimizer step, with its row of the log; ``done`` is the share that is behind.
+
+        Raises:
+            TrainingDiverged: the loss or its gradient is not finite.
+        """
         options = self.options
         set_rates(self.optimizer, factor(options, done, step.first))
         loss = self._loss(batch)
