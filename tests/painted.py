@@ -10,8 +10,21 @@ from numpy.typing import NDArray
 
 from harness.datasets.writers import write_voc
 from harness.images import pixels_digest
-from harness.interfaces import Dataset, Truth
+from harness.interfaces import MODELS, Dataset, Truth
+from harness.model_file import take
+from harness.records import ModelSpec
 
+MODEL = """
+name: tiny_ssd
+backbone: mb1
+width: 0.25
+size: 64
+extras: [32]
+priors:
+  - {smallest: 12, largest: 18, ratios: [2]}
+  - {smallest: 20, largest: 30, ratios: [2]}
+  - {smallest: 30, largest: 50, ratios: [2]}
+"""
 COLOURS = ((220, 30, 30), (30, 200, 60), (40, 60, 230))
 
 
@@ -62,3 +75,11 @@ def paint(folder: Path, *, train: int = 24, val: int = 8, **how: object) -> str:
     """Write a train and a val split as a VOC tree; answers its ``voc:/path``."""
     write_voc(Painted("train", train, **how), folder)  # type: ignore[arg-type]  # passed through
     return f"voc:{write_voc(Painted('val', val, **how), folder)}"  # type: ignore[arg-type]
+
+
+def tiny_ssd(folder: Path) -> ModelSpec:
+    """A detector of 64 pixels that knows the squares, as a model file; known by name from now."""
+    path = folder / "tiny_ssd.yaml"
+    path.write_text(MODEL)
+    take([str(path)], [])
+    return MODELS.get("tiny_ssd")(("background", "square", "star"))

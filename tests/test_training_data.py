@@ -16,7 +16,6 @@ from harness.cli import main
 from harness.datasets.writers import write_coco
 from harness.errors import BadCheckpoint, BadConfig
 from harness.interfaces import MODELS
-from harness.model_file import take
 from models._checkpoint import load_weights
 from models.training import Stage, TrainOptions, train
 from models.training.order import Order, repeat_factors
@@ -27,20 +26,9 @@ from models.training.shipping import read_manifest
 from models.training.starting import start
 from models.training.state import Progress, Validation, read
 from models.training.store import open_images
-from tests.painted import Painted, paint
+from tests.painted import Painted, paint, tiny_ssd
 
 LABELS = ("background", "square", "star")
-MODEL = """
-name: tiny_ssd
-backbone: mb1
-width: 0.25
-size: 64
-extras: [32]
-priors:
-  - {smallest: 12, largest: 18, ratios: [2]}
-  - {smallest: 20, largest: 30, ratios: [2]}
-  - {smallest: 30, largest: 50, ratios: [2]}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +47,9 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny_ssd.yaml"
-    path.write_text(MODEL)
-    take([str(path)], [])
-    return path
+    folder = tmp_path_factory.mktemp("model")
+    tiny_ssd(folder)
+    return folder / "tiny_ssd.yaml"
 
 
 @pytest.fixture

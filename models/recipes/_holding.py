@@ -20,7 +20,7 @@ from harness import machine
 from harness.cache import cache_dir
 from harness.recipe_interface import RecipeJob
 from models.recipes._shared import array, codebook, convolutions
-from models.training import FineTuned, Stage, TrainOptions, fine_tune
+from models.training import Distill, FineTuned, Stage, TrainOptions, fine_tune
 from models.training.state import STATE
 
 
@@ -104,6 +104,7 @@ def tune(
     batch: int,
     seed: int,
     after_step: Callable[[int], None] | None = None,
+    distill: Distill | None = None,
 ) -> FineTuned:
     """Train the job's network in place on its training images, at the model's own size.
 
@@ -124,6 +125,7 @@ def tune(
         workers=ahead,
         seed=seed,
         evaluate=0,
+        distill=distill,
         out=None if job.folder is None else str(job.folder),
     )
     done = fine_tune(job.network, job.spec, options, after_step=after_step)
