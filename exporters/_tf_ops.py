@@ -108,6 +108,11 @@ def _div(call: Call, x: Operand, y: Operand, rounding_mode: str | None = None) -
     return _elementwise(call, call.tf.divide, x, y)
 
 
+@lowers("minimum")
+def _minimum(call: Call, x: Operand, y: Operand) -> Value:
+    return _elementwise(call, call.tf.minimum, x, y)
+
+
 def _elementwise(call: Call, function: Any, x: Operand, y: Operand) -> Value:
     """``function(x, y)`` in the stored order of the first operand of full rank."""
     rank = len(call.shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,31 +17,10 @@ from numpy.typing import NDArray
 from exporters._tf_file import operator_names, parse, schema, serialize
 from harness.errors import ExportFailed
 from harness.extras import require
-
-SAMPLES = 512
-"""Values of each tensor that are remembered per image, drawn with replacement."""
-
-SHRINKS = np.geomspace(0.001, 1.0, 49)
-"""Parts of the observed range that are tried: steps of 15 %."""
+from harness.ranges import Observed, choose
 
 SHARING = {"CONCATENATION", "MAX_POOL_2D", "MIRROR_PAD", "PAD", "RESHAPE", "TRANSPOSE"}
 """Operators whose int8 kernels need one scale for inputs and outputs."""
-
-
-@dataclass
-class Observed:
-    """What was seen of one tensor: its extremes, zero included, and some of its values."""
-
-    low: float = 0.0
-    high: float = 0.0
-    samples: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def see(self, values: NDArray[np.float32], generator: np.random.Generator) -> None:
-        """Add one image's values."""
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-        flat = values.reshape(-1)
-        self.samples.append(flat[generator.integers(0, flat.size, SAMPLES)])
 
 
 def with_ranges(data: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
@@ -58,7 +36,7 @@ def with_ranges(data: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
     (graph,) = model.subgraphs
     seen = observe(data, _activations(graph), images)
     for group in _groups(graph, operator_names(model), list(seen)):
-        low, high = closest_range([seen[index] for index in group])
+        low, high = choose([seen[index] for index in group])
         for index in group:
             quantization = schema().QuantizationParametersT()
             quantization.min, quantization.max = [low], [high]
@@ -93,35 +71,6 @@ def observe(
     if empty:
         raise ExportFailed("there are no calibration images: name a data set that has some")
     return seen
-
-
-def closest_range(group: list[Observed]) -> tuple[float, float]:
-    """The range whose 256 steps represent the values of ``group`` best.
-
-    Least is the squared error, in each image relative to the image's own mean square. Cutting a
-    rare outlier off costs less than coarser steps for everything else; and an image on which a
-    network answers with numbers a thousand times too large counts as one image, not as all.
-    """
-    low = min(observed.low for observed in group)
-    high = max(observed.high for observed in group)
-    # (images, samples); an image that is all zeros is represented by any range
-    values = np.concatenate([np.stack(observed.samples) for observed in group], axis=1)
-    energy = np.square(values, dtype=np.float64).mean(axis=1)
-    values = values[energy > 0]
-    if not len(values):
-        return 0.0, 1.0
-    weights = 1.0 / energy[energy > 0]
-    errors = [_relative_error(values, weights, part * low, part * high) for part in SHRINKS]
-    best = float(SHRINKS[int(np.argmin(errors))])
-    return best * low, best * high
-
-
-def _relative_error(
-    values: NDArray[np.float32], weights: NDArray[np.float64], low: float, high: float
-) -> float:
-    step = np.float32((high - low) / 255)
-    error = np.rint(np.clip(values, np.float32(low), np.float32(high)) / step) * step - values
-    return float(np.einsum("ij,ij->i", error, error).astype(np.float64) @ weights)
 
 
 def _activations(graph: Any) -> list[int]:

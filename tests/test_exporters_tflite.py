@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BadImage, ExportFailed
 from harness.interfaces import EXPORTERS, MODELS, Exported, ExportJob
+from harness.ranges import Observed, choose
 from harness.records import ModelSpec, Scalar, TensorSpec
 
 torch = pytest.importorskip("torch", reason="exporters start from a torch network")
@@ -28,7 +29,7 @@ from torch.nn import functional  # noqa: E402  # after the skip
 from exporters._tf_file import Operator, operator_names, operators, parse  # noqa: E402  # after the skip
 from exporters._tf_graph import translate  # noqa: E402  # after the skip
 from exporters._tf_lite import FILE  # noqa: E402  # after the skip
-from exporters._tf_ranges import Observed, closest_range, observe  # noqa: E402  # after the skip
+from exporters._tf_ranges import observe  # noqa: E402  # after the skip
 from exporters._tf_trace import trace  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
@@ -259,33 +260,33 @@ def seen(*images: NDArray[np.float64]) -> Observed:
 
 def test_range_covers_what_is_evenly_spread() -> None:
     values = np.linspace(-1, 3, 2001)
-    assert closest_range([seen(values, values[::-1])]) == pytest.approx((-1, 3))
+    assert choose([seen(values, values[::-1])]) == pytest.approx((-1, 3))
 
 
 def test_range_weighs_a_rare_outlier_against_the_steps_of_all_others() -> None:
     values = np.append(np.random.default_rng(0).uniform(0, 1, 100_000), 100.0)
-    _, high = closest_range([seen(values)])
+    _, high = choose([seen(values)])
     # Cut at c, it costs (100 - c)^2 once; steps of c / 255 cost each other value c^2 / 780,300.
     assert high == pytest.approx(100 / 1.128, rel=0.1)
     unsampled = Observed(low=0.0, high=100.0, samples=[values[:-1].astype(np.float32)])
-    assert closest_range([unsampled])[1] == pytest.approx(1.0, rel=0.1)
+    assert choose([unsampled])[1] == pytest.approx(1.0, rel=0.1)
 
 
 def test_range_is_not_ruined_by_an_image_that_explodes() -> None:
     images = np.random.default_rng(1).uniform(-1, 1, (50, 400))
     images[7] *= 10_000
-    low, high = closest_range([seen(*images)])
+    low, high = choose([seen(*images)])
     assert high == pytest.approx(10, rel=0.3)  # the finest step of the search is a thousandth
     assert low == pytest.approx(-10, rel=0.3)
 
 
 def test_range_of_tensors_that_share_a_scale_covers_both() -> None:
     group = [seen(np.linspace(-2, 0, 1001)), seen(np.linspace(0, 5, 1001))]
-    assert closest_range(group) == pytest.approx((-2, 5))
+    assert choose(group) == pytest.approx((-2, 5))
 
 
 def test_range_of_nothing_but_zeros_has_a_width() -> None:
-    low, high = closest_range([seen(np.zeros(9), np.zeros(9))])
+    low, high = choose([seen(np.zeros(9), np.zeros(9))])
     assert low == 0 < high
 
 
