@@ -1,29 +1,26 @@
 """Dense or sparse, layer by layer: the forms that a layer can take, timed on this machine.
 
-All candidates are compiled together, without threads, and run in turns. The least CPU time of each
-counts, which other work on the machine disturbs least. What was timed once is remembered in the
-cache, by the kernel's code, the target, the layer and its pattern of zeros. For a target that is
-not this machine, density decides.
+How they are timed is in `_tvm_time`; a time depends on the kernel's code, the target, the layer and
+its pattern of zeros. For a target that is not this machine, density decides.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import _tvm_build, _tvm_planes_point
+from exporters import _tvm_planes_point
 from exporters._tvm_after import Add, Affine
 from exporters._tvm_planes import split
 from exporters._tvm_planes_lower import Layer
 from exporters._tvm_planes_point import Form, Packed, Point
 from exporters._tvm_target import CpuTarget
-from harness.cache import cache_dir, sha256_text, write_atomic
-from harness.extras import require
+from exporters._tvm_time import Candidate, Times
+from exporters._tvm_tune import Budget, Workload, search
+from harness.cache import sha256_text
 from harness.provenance import source_digest
 from harness.records import LayerChoice
 
@@ -49,9 +46,16 @@ SPARSE_TILES: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {
 }
 """(vectors, panel) by vector registers and outputs that share a list."""
 
-ROUNDS = 7
-LEAST_NS = 200_000
-"""Of a timed sample; shorter kernels are called several times."""
+
+TUNED_TILES = {
+    16: {1: (12, 8, 6, 4), 2: (6, 5, 4, 3), 4: (3, 2)},
+    32: {1: (16, 12, 8, 6), 2: (10, 8, 6), 4: (6, 5, 4)},
+}
+"""Vectors that tuning tries, by vector registers and outputs that share a list."""
+
+TUNED_PANELS = (0, 64, 96, 128, 192, 256)
+TUNED_DENSE = {16: ((4, 3), (3, 4), (2, 6), (12, 1)), 32: ((6, 4), (4, 6), (12, 2), (7, 4))}
+"""What tuning tries beside the usual tiles."""
 
 
 class Choice(NamedTuple):
@@ -61,28 +65,80 @@ class Choice(NamedTuple):
     record: LayerChoice
 
 
-def choose(layers: Sequence[Layer], target: CpuTarget) -> dict[int, Choice]:
-    """The form of each layer by its number."""
-    forms = {layer.number: candidates(layer, target.registers) for layer in layers}
-    times: dict[str, float] = {}
-    if target.here:
-        times = measure(layers, forms, target)
-    return {layer.number: _choice(layer, forms[layer.number], times, target) for layer in layers}
+def choose(
+    layers: Sequence[Layer], target: CpuTarget, budget: Budget | None = None
+) -> dict[int, Choice]:
+    """The form of each layer by its number; with a budget more forms are tried."""
+    usual = {layer.number: candidates(layer, target.registers) for layer in layers}
+    forms: dict[int, tuple[Form, ...]] = {
+        number: found if target.here and (budget is not None or len(found) > 1) else ()
+        for number, found in usual.items()
+    }
+    times = Times(target)
+    times.measure(
+        candidate(layer, form, target) for layer in layers for form in forms[layer.number]
+    )
+    if budget is not None:
+        forms = {layer.number: more_candidates(layer, target.registers) for layer in layers}
+        search([_workload(layer, forms[layer.number], target) for layer in layers], times, budget)
+    return {
+        layer.number: _choice(
+            layer, usual[layer.number], _micro(layer, forms[layer.number], times, target), target
+        )
+        for layer in layers
+    }
+
+
+def _workload(layer: Layer, forms: Sequence[Form], target: CpuTarget) -> Workload:
+    work = layer.point.macs * max(density(layer.weight), 0.1)
+    return Workload(
+        place(layer.point), work, tuple(candidate(layer, form, target) for form in forms)
+    )
+
+
+def _micro(
+    layer: Layer, forms: Sequence[Form], times: Times, target: CpuTarget
+) -> dict[Form, float]:
+    """Microseconds of the forms that were timed."""
+    found = {form: times.known(candidate(layer, form, target)) for form in forms}
+    return {form: seconds * 1e6 for form, seconds in found.items() if seconds is not None}
 
 
 def candidates(layer: Layer, registers: int) -> tuple[Form, ...]:
     """The dense form, then the sparse ones that may be faster."""
-    vectors = layer.point.grid.vectors
     rows, wide = DENSE_TILE[registers]
-    found = [Form(sparse=False, rows=rows, vectors=split(vectors, wide))]
+    found = [Form(sparse=False, rows=rows, vectors=split(layer.point.grid.vectors, wide))]
     shared = shared_rows(layer.weight)
     if density(layer.weight) <= ALWAYS_DENSE:
-        for wide, panel in SPARSE_TILES[registers, shared]:
-            form = Form(sparse=True, rows=shared, vectors=split(vectors, wide), panel=panel)
-            apart = vectors % form.vectors == 0  # the tiles of panels may not overlap
-            if form not in found and (not panel or (apart and panel < layer.point.inputs)):
-                found.append(form)
-    return tuple(found)
+        found += _sparse_forms(layer.point, shared, SPARSE_TILES[registers, shared])
+    return tuple(dict.fromkeys(found))
+
+
+def more_candidates(layer: Layer, registers: int) -> tuple[Form, ...]:
+    """Those, and what else tuning tries."""
+    point, shared = layer.point, shared_rows(layer.weight)
+    found = [
+        Form(sparse=False, rows=rows, vectors=split(point.grid.vectors, wide))
+        for rows, wide in TUNED_DENSE[registers]
+    ]
+    if density(layer.weight) <= ALWAYS_DENSE:
+        tiles = [(v, panel) for v in TUNED_TILES[registers][shared] for panel in TUNED_PANELS]
+        found += _sparse_forms(point, shared, tiles)
+    return tuple(dict.fromkeys((*candidates(layer, registers), *found)))
+
+
+def _sparse_forms(point: Point, shared: int, tiles: Iterable[tuple[int, int]]) -> list[Form]:
+    vectors = point.grid.vectors
+    forms = [
+        Form(sparse=True, rows=shared, vectors=split(vectors, wide), panel=panel)
+        for wide, panel in tiles
+    ]
+    # the tiles of panels may not overlap
+    return [
+        form
+        for form in forms
+        if not form.panel or (vectors % form.vectors == 0 and form.panel < point.inputs)
+    ]
 
 
 def density(weight: NDArray[Any]) -> float:
@@ -101,36 +157,55 @@ def shared_rows(weight: NDArray[Any]) -> int:
 
 
 def _choice(
-    layer: Layer, forms: tuple[Form, ...], times: dict[str, float], target: CpuTarget
+    layer: Layer, usual: tuple[Form, ...], micro: dict[Form, float], target: CpuTarget
 ) -> Choice:
+    """The fastest of the timed forms in ``micro``, or of the ``usual`` ones by density."""
     point, part = layer.point, density(layer.weight)
-    dense, sparse = forms[0], forms[1:]
-    name = f"{point.inputs}→{point.outputs} at {point.grid.height}×{point.grid.width}"
-    micro: dict[Form, float] = {}
-    if not sparse:
+    dense, *sparse = usual
+    if micro:
+        best, reason = min(micro, key=micro.__getitem__), "measured"
+    elif not sparse:
         best, reason = dense, f"{1 - part:.0%} of the weights are zero, too few to gain"
-    elif times:
-        micro = {form: times[_key(layer, form, target)] * 1e6 for form in forms}
-        best, reason = min(forms, key=micro.__getitem__), "measured"
     else:
         worth = part <= WORTHWHILE[sparse[0].rows]
         best = sparse[0] if worth else dense
         reason = f"by density: {target.text} is not the CPU of this machine"
-    fastest = min((micro[form] for form in sparse), default=None) if micro else None
-    pixels = point.grid.height * point.grid.width
-    stored = sum(array.nbytes for array in _packed(layer, best).arrays())
-    record = LayerChoice(
-        layer=name,
-        sparsity=round(1 - part, 4),
-        dense_us=round(micro[dense], 1) if micro else None,
-        sparse_us=None if fastest is None else round(fastest, 1),
-        chosen=words(best),
-        reason=reason,
-        chosen_us=round(micro[best], 1) if micro else None,
-        macs=int(np.count_nonzero(layer.weight)) * pixels,
-        moved_bytes=stored + 4 * (point.inputs + point.outputs) * pixels,
+    untuned = min((micro[form] for form in usual if form in micro), default=None)
+    return Choice(
+        best,
+        LayerChoice(
+            layer=place(point),
+            sparsity=round(1 - part, 4),
+            dense_us=_least(micro, sparse=False),
+            sparse_us=_least(micro, sparse=True),
+            chosen=words(best),
+            reason=reason,
+            chosen_us=_rounded(micro.get(best)),
+            untuned_us=_rounded(untuned) if set(micro) - set(usual) else None,
+            macs=int(np.count_nonzero(layer.weight)) * point.grid.height * point.grid.width,
+            moved_bytes=_moved_bytes(layer, best),
+        ),
     )
-    return Choice(best, record)
+
+
+def _least(micro: dict[Form, float], *, sparse: bool) -> float | None:
+    return _rounded(min((us for form, us in micro.items() if form.sparse is sparse), default=None))
+
+
+def _rounded(micro: float | None) -> float | None:
+    return None if micro is None else round(micro, 1)
+
+
+def _moved_bytes(layer: Layer, form: Form) -> int:
+    """Weights as they are stored, and each activation once."""
+    point = layer.point
+    stored = sum(array.nbytes for array in _packed(layer, form).arrays())
+    return stored + 4 * (point.inputs + point.outputs) * point.grid.height * point.grid.width
+
+
+def place(point: Point) -> str:
+    """A layer for people: ``96→576 at 19×19``."""
+    return f"{point.inputs}→{point.outputs} at {point.grid.height}×{point.grid.width}"
 
 
 def _packed(layer: Layer, form: Form) -> Packed:
@@ -163,58 +238,20 @@ def _bare(point: Point) -> Point:
     )
 
 
-def measure(
-    layers: Sequence[Layer], forms: dict[int, tuple[Form, ...]], target: CpuTarget
-) -> dict[str, float]:
-    """Seconds by `_key` of all forms of the layers that have a choice."""
-    path = cache_dir("tvm-kernels") / f"{sha256_text([target.text])[:16]}.json"
-    try:
-        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    wanted = {
-        _key(layer, form, target): (layer, form)
-        for layer in layers
-        for form in forms[layer.number]
-        if len(forms[layer.number]) > 1
-    }
-    missing = {key: pair for key, pair in wanted.items() if key not in known}
-    if missing:
-        known |= dict(zip(missing, _time(missing.values(), target), strict=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(known, indent=0).encode())
-    return {key: known[key] for key in wanted}
+def candidate(layer: Layer, form: Form, target: CpuTarget) -> Candidate:
+    """A form of a layer, to be timed without residuals: both kinds of kernel pay them."""
+    point = _bare(layer.point)
+    packed = _packed(layer, form)
 
+    def write(name: str) -> Any:
+        return _tvm_planes_point.kernel(name, point, form, packed.sizes, threads=False)
 
-def _time(pairs: Iterable[tuple[Layer, Form]], target: CpuTarget) -> list[float]:
-    """The least time of each of some kernels, run in turns."""
-    tvm = require("tvm", extra="tvm")
-    functions: dict[str, Any] = {}
-    calls: list[tuple[str, list[Any]]] = []
-    written: dict[Any, str] = {}
-    for layer, form in pairs:
-        point = _bare(layer.point)
-        packed = _packed(layer, form)
-        kind = (point, form, packed.sizes)
-        if kind not in written:
-            written[kind] = f"candidate{len(written)}"
-            functions[written[kind]] = _tvm_planes_point.kernel(
-                written[kind], point, form, packed.sizes, threads=False
-            )
-        calls.append((written[kind], _arguments(point, packed)))
-    built = _tvm_build.compile_module(tvm.IRModule(functions), target)
-    least = [float("inf")] * len(calls)
-    for number in range(ROUNDS):
-        for index, (name, arguments) in enumerate(calls):
-            function = built[name]
-            tensors = [tvm.runtime.tensor(array) for array in arguments]
-            function(*tensors)
-            repeat = 1 if number == 0 else max(1, int(LEAST_NS / (least[index] * 1e9)))
-            start = time.thread_time_ns()
-            for _ in range(repeat):
-                function(*tensors)
-            least[index] = min(least[index], (time.thread_time_ns() - start) / repeat / 1e9)
-    return least
+    return Candidate(
+        _key(layer, form, target),
+        (point, form, packed.sizes),
+        write,
+        lambda: _arguments(point, packed),
+    )
 
 
 def _arguments(point: Point, packed: Packed) -> list[NDArray[Any]]:

@@ -10,11 +10,22 @@ from typing import Any
 
 from exporters import _tvm_tir
 from exporters._tvm_conv_tile import Conv, ConvTile, Plan
-from exporters._tvm_tiles import CHUNK_BYTES, PARALLEL_MACS, TASKS, ceil_div, register_tile, runs
+from exporters._tvm_tiles import (
+    CHUNK_BYTES,
+    PARALLEL_MACS,
+    TASKS,
+    ceil_div,
+    register_tile,
+    register_tiles,
+    runs,
+)
+
+Tile = tuple[int, int]
+"""Pixels and vectors of output channels of a register tile."""
 
 
-def plan(conv: Conv, lanes: int, registers: int) -> Plan:
-    """Choose the register tile and the tasks of ``conv``.
+def plan(conv: Conv, lanes: int, registers: int, chosen: Tile | None = None) -> Plan:
+    """Choose the register tile, where none was ``chosen``, and the tasks of ``conv``.
 
     A task holds a part of the pixels, whose input stays in the cache while all weights pass by;
     where the weights are the larger part, it holds some of them and all pixels pass by.
@@ -22,7 +33,7 @@ def plan(conv: Conv, lanes: int, registers: int) -> Plan:
     window = conv.window
     blocks = ceil_div(conv.outputs, lanes)
     depth = conv.inputs * window.kernel[0] * window.kernel[1]
-    tile, vectors = register_tile(window.out_width, blocks, depth, lanes, registers)
+    tile, vectors = chosen or register_tile(window.out_width, blocks, depth, lanes, registers)
     groups = blocks // vectors
     unit_count = ceil_div(window.out_width, tile) if conv.flat else window.out_height
     pixels = tile if conv.flat else window.width * window.stride[0]
@@ -42,9 +53,18 @@ def plan(conv: Conv, lanes: int, registers: int) -> Plan:
     )
 
 
-def kernel(name: str, conv: Conv, cut: Plan) -> Any:
+def tiles(conv: Conv, lanes: int, registers: int, most: int) -> list[Tile]:
+    """The most promising register tiles, the best first."""
+    blocks = ceil_div(conv.outputs, lanes)
+    depth = conv.inputs * conv.window.kernel[0] * conv.window.kernel[1]
+    return register_tiles(conv.window.out_width, blocks, depth, lanes, registers)[:most]
+
+
+def kernel(name: str, conv: Conv, cut: Plan, *, threads: bool = True) -> Any:
     """The PrimFunc: input, weights, bias, what `Epilogue` declares, output, all flat."""
-    return _tvm_tir.kernel(name, cut.lanes, lambda writer: _ConvWriter(writer, conv, cut).write())
+    return _tvm_tir.kernel(
+        name, cut.lanes, lambda writer: _ConvWriter(writer, conv, cut).write(), threads=threads
+    )
 
 
 class _ConvWriter:

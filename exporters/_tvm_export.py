@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from exporters import _tvm_build, _tvm_target
+from exporters import _tvm_build, _tvm_target, _tvm_tune
 from harness.extras import require
 from harness.interfaces import Exported, Exporter, ExportJob
 from harness.records import LayerChoice, ModelSpec, Options, Scalar, TensorSpec
 
 LIBRARY = "model.so"
+
+TRIAL_S = 4.0
+"""That a candidate of tuning takes at most, in the mean."""
 
 
 class TvmExporter(Exporter):
@@ -20,16 +23,18 @@ class TvmExporter(Exporter):
         target: ``native``; ``x86-64-v2``, ``-v3``, ``-v4``; ``aarch64``, ``rpi3``, ``rpi4``,
             ``rpi5``, ``imx8mp``, ``imx93``, ``jetson-nano``; an LLVM CPU name of this machine's
             architecture; or a target such as ``llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72``.
+        tune: ``no``; a budget such as ``15min`` or ``500trials``; ``cached``, see `_tvm_tune`.
     """
 
     format = "tvm"
     precision = "float32"
     modules = ("tvm", "torch", "elftools")
     extra = "tvm"
-    options: ClassVar[Options] = {"target": "native"}
+    options: ClassVar[Options] = {"target": "native", "tune": _tvm_tune.OFF}
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
-        """A linker must be there."""
+        """A linker must be there. Raises BadConfig for a budget that is none."""
+        _tvm_tune.parse(str(options["tune"]))
         target = str(options["target"])
         if _tvm_target.linker(target) is None:
             return (
@@ -37,6 +42,13 @@ class TvmExporter(Exporter):
                 f" {_tvm_target.no_linker(target)}"
             )
         return None
+
+    def extra_s(self, options: Mapping[str, Scalar]) -> float:
+        """The budget for tuning, in seconds; of trials, what they may take."""
+        budget = _tvm_tune.parse(str(options["tune"]))
+        if budget is None:
+            return 0.0
+        return min(budget.seconds, budget.trials * TRIAL_S)
 
 
 def build(

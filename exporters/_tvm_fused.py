@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporters import _tvm_tir
 from exporters._tvm_conv_tile import Conv, ConvTile, Plan
 from exporters._tvm_depthwise import Depthwise, DepthwiseTile
-from exporters._tvm_tiles import PARALLEL_MACS, TASKS, ceil_div, register_tile, runs
+from exporters._tvm_tiles import (
+    PARALLEL_MACS,
+    TASKS,
+    ceil_div,
+    register_tile,
+    register_tiles,
+    runs,
+)
 
 SCRATCH_BYTES = 256 * 1024
 """Of a task: some rows of a wide map or the whole of a narrow one, in the second-level cache."""
@@ -58,8 +65,16 @@ class Strips:
     bands: int
 
 
-def plan(fused: Fused, lanes: int, registers: int) -> Strips:
-    """Choose the register tile, the strips and the bands."""
+class Cut(NamedTuple):
+    """What can be chosen of `Strips`: the register tile, and the room for a strip."""
+
+    tile: tuple[int, int]
+    scratch_bytes: int
+
+
+def plan(fused: Fused, lanes: int, registers: int, chosen: Cut | None = None) -> Strips:
+    """Choose the register tile and the height of strips, where none were ``chosen``, and bands."""
+    scratch = chosen.scratch_bytes if chosen else SCRATCH_BYTES
     window, source = fused.window.window, fused.conv.window
     stride = window.stride[0]
     span = window.dilation[0] * (window.kernel[0] - 1) + 1
@@ -69,7 +84,9 @@ def plan(fused: Fused, lanes: int, registers: int) -> Strips:
 
     def choose(pixels: int) -> tuple[int, int, int]:
         tile, vectors = register_tile(pixels, blocks, depth, lanes, registers)
-        room = SCRATCH_BYTES // (4 * lanes * vectors * window.width)
+        if chosen:
+            tile, vectors = min(chosen.tile[0], pixels), chosen.tile[1]
+        room = scratch // (4 * lanes * vectors * window.width)
         return tile, vectors, max((room - span) // stride + 1, ceil_div(kept, stride), 1)
 
     needed = min(window.height, (window.out_height - 1) * stride + span - window.padding[0])
@@ -101,13 +118,26 @@ def plan(fused: Fused, lanes: int, registers: int) -> Strips:
     )
 
 
-def kernel(name: str, fused: Fused, strips: Strips, registers: int) -> Any:
+def cuts(fused: Fused, lanes: int, registers: int, most: int) -> list[Cut]:
+    """The most promising register tiles, and for the best of them other heights of strips."""
+    source = fused.conv.window
+    blocks = ceil_div(fused.conv.outputs, lanes)
+    depth = fused.conv.inputs * source.kernel[0] * source.kernel[1]
+    found = register_tiles(fused.window.window.width, blocks, depth, lanes, registers)[:most]
+    sizes = (SCRATCH_BYTES, SCRATCH_BYTES // 2, 2 * SCRATCH_BYTES)
+    return [
+        *(Cut(tile, SCRATCH_BYTES) for tile in found),
+        *(Cut(tile, size) for tile in found[:2] for size in sizes[1:]),
+    ]
+
+
+def kernel(name: str, fused: Fused, strips: Strips, registers: int, *, threads: bool = True) -> Any:
     """The PrimFunc: the convolution's arguments, the window's, output; all flat."""
 
     def body(writer: _tvm_tir.Writer) -> None:
         _FusedWriter(writer, fused, strips, registers).write()
 
-    return _tvm_tir.kernel(name, strips.cut.lanes, body)
+    return _tvm_tir.kernel(name, strips.cut.lanes, body, threads=threads)
 
 
 class _FusedWriter:

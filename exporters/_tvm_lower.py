@@ -23,6 +23,7 @@ from exporters._tvm_after import Add, Affine
 from exporters._tvm_graph import Reader, Step, shape_of
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_tiles import ceil_div
+from exporters._tvm_tunable import Tunables
 from harness.extras import require
 
 ELEMENT_WISE = frozenset(
@@ -51,9 +52,11 @@ class Blocked:
         return self.height * self.width
 
 
-def lower(module: Any, target: CpuTarget) -> tuple[Any, tuple[str, ...]]:
+def lower(
+    module: Any, target: CpuTarget, tunables: Tunables | None = None
+) -> tuple[Any, tuple[str, ...]]:
     """``module`` with its convolutions as kernels for ``target``, and what was done, in words."""
-    lowering = Lowering(module, target)
+    lowering = Lowering(module, target, tunables)
     return lowering.module, lowering.notes()
 
 
@@ -64,7 +67,8 @@ class Lowering:
         module: the result.
     """
 
-    def __init__(self, module: Any, target: CpuTarget) -> None:
+    def __init__(self, module: Any, target: CpuTarget, tunables: Tunables | None = None) -> None:
+        self._tunables = tunables or Tunables(target.lanes, target.registers)
         self._relax = require("tvm.relax", extra="tvm")
         self._lanes, self._registers = target.lanes, target.registers
         self._builder = self._relax.BlockBuilder()
@@ -132,10 +136,15 @@ class Lowering:
         conv = self._describe_conv(step)
         if conv.window.pointwise:
             conv = dataclasses.replace(conv, window=conv.window.flattened())
-        cut = _tvm_conv.plan(conv, self._lanes, self._registers)
+        chosen = self._tunables.conv(conv, self._place(step))
+        cut = _tvm_conv.plan(conv, self._lanes, self._registers, chosen)
         arguments = self._conv_arguments(step, conv, cut)
         write = partial(_tvm_conv.kernel, conv=conv, cut=cut)
         return self._call(step, f"{self._kind(conv)} convolution", conv, arguments, write)
+
+    def _place(self, step: Step) -> str:
+        _, outputs, height, width = shape_of(step.out)
+        return f"{(step.first or step).channels[0]}→{outputs} at {height}×{width}"
 
     def _kind(self, conv: _tvm_conv_tile.Conv) -> str:
         return "pointwise" if conv.window.pointwise else "planar" if conv.planar else "direct"
@@ -177,7 +186,8 @@ class Lowering:
         fused = _tvm_fused.Fused(
             conv=self._describe_conv(first), window=self._describe_depthwise(step)
         )
-        strips = _tvm_fused.plan(fused, self._lanes, self._registers)
+        chosen = self._tunables.fused(fused, f"{self._place(step)}, with window")
+        strips = _tvm_fused.plan(fused, self._lanes, self._registers, chosen)
         arguments = self._conv_arguments(first, fused.conv, strips.cut)
         arguments += self._depthwise_arguments(step, fused.window)
         write = partial(_tvm_fused.kernel, fused=fused, strips=strips, registers=self._registers)

@@ -133,17 +133,22 @@ def register_tile(
         lanes: float32 values in a vector.
         registers: of the CPU.
     """
-    best, choice = float("inf"), (1, 1)
+    return register_tiles(pixels, blocks, depth, lanes, registers)[0]
+
+
+def register_tiles(
+    pixels: int, blocks: int, depth: int, lanes: int, registers: int
+) -> list[tuple[int, int]]:
+    """All tiles that fit, for `register_tile`'s arguments, the one of fewest cycles first."""
+    found: dict[tuple[int, int], float] = {}
     for vectors in range(1, min(blocks, registers // 2) + 1):
         for tile in range(1, min(pixels, MOST_PIXELS) + 1):
             if tile * vectors + vectors + 1 >= registers:
                 break
             each = _tile_cycles(tile, vectors, depth, lanes)
             rest = _tile_cycles(tile, blocks % vectors, depth, lanes) if blocks % vectors else 0.0
-            cycles = ceil_div(pixels, tile) * (blocks // vectors * each + rest)
-            if cycles < best:
-                best, choice = cycles, (tile, vectors)
-    return choice
+            found[tile, vectors] = ceil_div(pixels, tile) * (blocks // vectors * each + rest)
+    return sorted(found, key=found.__getitem__) or [(1, 1)]
 
 
 def _tile_cycles(pixels: int, vectors: int, depth: int, lanes: int) -> float:

@@ -6,13 +6,22 @@ Tensors: image NCHW float32 → logits and offsets, (1, priors, classes) and (1,
 
 from __future__ import annotations
 
-from exporters import _tvm_export, _tvm_import, _tvm_lower, _tvm_target
+from exporters import (
+    _tvm_export,
+    _tvm_import,
+    _tvm_lower,
+    _tvm_target,
+    _tvm_time,
+    _tvm_tune,
+)
+from exporters._tvm_tunable import Tunables
 from harness.interfaces import EXPORTERS, Exported, ExportJob
+from harness.records import LayerChoice
 
 
 @EXPORTERS.register
 class TvmDense(_tvm_export.TvmExporter):
-    """Hand-written dense kernels on blocked activations, untuned."""
+    """Hand-written dense kernels on blocked activations."""
 
     name = "tvm_dense"
 
@@ -21,5 +30,18 @@ class TvmDense(_tvm_export.TvmExporter):
         target = _tvm_target.resolve(str(job.options["target"]))
         module = _tvm_import.to_relax(job)
         shapes = _tvm_export.output_shapes(module)
-        module, kernels = _tvm_lower.lower(module, target)
-        return _tvm_export.build(job, module, shapes, target, kernels)
+        tunables = Tunables(target.lanes, target.registers)
+        lowered, notes = _tvm_lower.lower(module, target, tunables)
+        layers: tuple[LayerChoice, ...] = ()
+        budget = _tvm_tune.budget_for(str(job.options["tune"]), target)
+        if budget is not None:
+            times = _tvm_time.Times(target)
+            workloads = _tvm_tune.dense_workloads(tunables, target.text)
+            _tvm_tune.search(list(workloads.values()), times, budget)
+            best = _tvm_tune.best_cuts(tunables, workloads, times)
+            cuts = {key: cut for key, (cut, _) in best.items()}
+            tunables = Tunables(target.lanes, target.registers, cuts)
+            lowered, notes = _tvm_lower.lower(module, target, tunables)
+            layers = tuple(layer for _, layer in best.values())
+            notes = (*notes, _tvm_tune.said(layers, len(workloads)))
+        return _tvm_export.build(job, lowered, shapes, target, notes, layers)

@@ -8,7 +8,14 @@ Tensors: image NCHW float32 → logits and offsets, (1, priors, classes) and (1,
 
 from __future__ import annotations
 
-from exporters import _tvm_choose, _tvm_export, _tvm_import, _tvm_planes_lower, _tvm_target
+from exporters import (
+    _tvm_choose,
+    _tvm_export,
+    _tvm_import,
+    _tvm_planes_lower,
+    _tvm_target,
+    _tvm_tune,
+)
 from harness.interfaces import EXPORTERS, Exported, ExportJob
 
 
@@ -25,10 +32,13 @@ class TvmSparse(_tvm_export.TvmExporter):
         target = _tvm_target.resolve(str(job.options["target"]))
         module = _tvm_import.to_relax(job)
         shapes = _tvm_export.output_shapes(module)
-        chosen = _tvm_choose.choose(_tvm_planes_lower.layers(module, target), target)
+        budget = _tvm_tune.budget_for(str(job.options["tune"]), target)
+        pointwise = _tvm_planes_lower.layers(module, target)
+        chosen = _tvm_choose.choose(pointwise, target, budget)
         forms = {number: choice.form for number, choice in chosen.items()}
         module, notes = _tvm_planes_lower.lower(module, target, forms)
         layers = tuple(choice.record for choice in chosen.values())
         dense = sum(not choice.form.sparse for choice in chosen.values())
         count = f"{len(layers) - dense} of {len(layers)} pointwise convolutions are sparse"
-        return _tvm_export.build(job, module, shapes, target, (*notes, count), layers)
+        notes = (*notes, count, *([_tvm_tune.said(layers, len(layers))] if budget else []))
+        return _tvm_export.build(job, module, shapes, target, notes, layers)

@@ -191,6 +191,11 @@ def _export(commands: Commands) -> None:
     parser.add_argument("model", help="name or name:key=value, such as mb2_ssd_lite")
     parser.add_argument("exporter", help="name or name:key=value, such as onnx_int8")
     parser.add_argument("--recipe", help="done to the network first, such as prune:0.8")
+    parser.add_argument(
+        "--tune",
+        metavar="15min",
+        help="of TVM's exporters: time kernels for so long, or for 500trials, and take the fastest",
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
     parser.add_argument("--force", action="store_true", help="export again though it is cached")
     _weights(parser)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import recipes
 from harness.artifacts import read_manifest
 from harness.cache import cache_dir, write_atomic
 from harness.config import Matrix
@@ -37,7 +38,7 @@ class Estimator:
 
     def export_s(self, task: ExportTask) -> float:
         guess = EXPORTERS.get(task.request.exporter.name).typical_export_s
-        return self._known.get(_export_key(task), guess)
+        return self._known.get(_export_key(task), guess) + _extra_s(task)
 
     def cell_s(self, cell: Cell) -> float:
         known = self._known.get(self._cell_key(cell))
@@ -64,7 +65,7 @@ class Estimator:
     def learn_export(self, task: ExportTask) -> None:
         with contextlib.suppress(DetbenchError):
             seconds = read_manifest(Path(task.folder)).export_ns / 1e9
-            self._learn(_export_key(task), seconds)
+            self._learn(_export_key(task), max(seconds - _extra_s(task), 1.0))
 
     def learn_cell(self, record: RunRecord) -> None:
         self._learn(self._cell_key(record.cell), record.elapsed_ns / 1e9)
@@ -83,6 +84,16 @@ class Estimator:
             data = json.dumps(self._known, indent=1, sort_keys=True).encode()
             with contextlib.suppress(DetbenchError):
                 write_atomic(self._path, data)
+
+
+def export_limit_s(task: ExportTask, asked_s: float) -> float:
+    """How long an export may take: what was asked for, and what its recipe and options need."""
+    return recipes.parse(task.request.recipe).limit_s(asked_s) + _extra_s(task)
+
+
+def _extra_s(task: ExportTask) -> float:
+    exporter = task.request.exporter
+    return EXPORTERS.get(exporter.name)().extra_s(exporter.options)
 
 
 def _export_key(task: ExportTask) -> str:

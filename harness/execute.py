@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from harness import artifacts, machine, recipes
+from harness import artifacts, machine
 from harness.affinity import parse_cpus
 from harness.children import excerpt, run_child
 from harness.config import Matrix
 from harness.errors import ArtifactDamaged
-from harness.estimate import Estimator
+from harness.estimate import Estimator, export_limit_s
 from harness.lint.single import lint_record
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress
@@ -103,7 +103,7 @@ class Execution:
             request = task.request
             name = f"export-{request.model.name}-{request.exporter.name}-{task.fingerprint[:10]}"
             with progress.step(f"export {request.model} {request.exporter}"):
-                limit_s = recipes.parse(request.recipe).limit_s(self.matrix.timeout_s)
+                limit_s = export_limit_s(task, self.matrix.timeout_s)
                 result = run_child(task, folder=self.folder.path, name=name, timeout_s=limit_s)
             if result.state == "ok":
                 self.estimator.learn_export(task)

@@ -218,6 +218,10 @@ class Exporter(ABC):
         """Why this model cannot be exported with these options, or None. Imports nothing heavy."""
         return None
 
+    def extra_s(self, options: Mapping[str, Scalar]) -> float:
+        """Seconds that these options ask for beyond a usual export, as for a search."""
+        return 0.0
+
     @abstractmethod
     def export(self, job: ExportJob) -> Exported:
         """Write the files. Raises ExportFailed with one sentence."""

@@ -21,6 +21,7 @@ from exporters import (
     _tvm_planes_point,
     _tvm_planes_window,
     _tvm_target,
+    _tvm_time,
 )
 from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_planes import Grid, margin, reach, split
@@ -359,12 +360,11 @@ def test_the_faster_form_is_taken_and_remembered(
     forms = _tvm_choose.candidates(layer, target.registers)
     calls = []
 
-    def timed(pairs: Any, _: Any) -> list[float]:
-        count = len(list(pairs))
-        calls.append(count)
-        return [2e-6, 3e-6, 1e-6, 4e-6][:count]
+    def timed(_: Any, wanted: Any, __: Any) -> list[float]:
+        calls.append(len(wanted))
+        return [2e-6, 3e-6, 1e-6, 4e-6][: len(wanted)]
 
-    monkeypatch.setattr(_tvm_choose, "_time", timed)
+    monkeypatch.setattr(_tvm_time, "here", timed)
     first = _tvm_choose.choose([layer], target)[0]
     assert first.form == forms[2] if len(forms) > 2 else forms[0]
     assert (first.record.dense_us, first.record.reason) == (2.0, "measured")

@@ -7,16 +7,21 @@ import shutil
 import sys
 from pathlib import Path
 
-from harness import artifacts, config, recipes
+from harness import artifacts, config
 from harness.cache import cache_dir
 from harness.children import excerpt, run_child
 from harness.commands.run import plugin_paths
+from harness.echo import echoed
 from harness.errors import BadConfig, ExportFailed, Unsupported
+from harness.estimate import export_limit_s
 from harness.execute import intact
 from harness.model_file import take
 from harness.plan import export_tasks
 from harness.records import encode
 from harness.registry import load_file
+
+TUNING = "tuning"
+"""What lines of a child's log begin with that say how a search goes."""
 
 
 def export(options: argparse.Namespace) -> int:
@@ -26,6 +31,9 @@ def export(options: argparse.Namespace) -> int:
     plugins = plugin_paths(options)
     asked = {**config.overrides(options.settings), "models": take([options.model], plugins)}
     asked["exporters"] = [options.exporter]
+    if options.tune:
+        joint = "," if ":" in options.exporter else ":"
+        asked["exporters"] = [f"{options.exporter}{joint}tune={options.tune}"]
     if options.recipe:
         asked["recipes"] = [options.recipe]
     for key in ("weights", "labels"):
@@ -39,8 +47,9 @@ def export(options: argparse.Namespace) -> int:
     if options.force or not intact(folder):
         name = f"export-{task.fingerprint[:10]}"
         logs = cache_dir("logs")
-        limit_s = recipes.parse(task.request.recipe).limit_s(matrix.timeout_s)
-        result = run_child(task, folder=logs, name=name, timeout_s=limit_s)
+        limit_s = export_limit_s(task, matrix.timeout_s)
+        with echoed(logs / "logs" / f"{name}.log", TUNING):
+            result = run_child(task, folder=logs, name=name, timeout_s=limit_s)
         if result.state == "unsupported":
             raise Unsupported(str(result.error))
         if result.state != "ok":

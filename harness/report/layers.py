@@ -12,10 +12,10 @@ NOT_TIMED = "not timed"
 
 def layers_table(joined: Joined) -> Table:
     """One line a layer of each artifact that lists some, the largest first."""
-    artifacts: dict[str, Entry] = {}
+    found: dict[str, tuple[Entry, Artifact]] = {}
     for entry in joined.entries:
         if entry.artifact is not None and entry.artifact.layers:
-            artifacts.setdefault(entry.artifact.sha256, entry)
+            found.setdefault(entry.artifact.sha256, (entry, entry.artifact))
     table = Table(
         key="layers",
         caption=(
@@ -32,6 +32,7 @@ def layers_table(joined: Joined) -> Table:
             Column(key="dense", label="Dense", unit="µs", numeric=True),
             Column(key="sparse", label="Sparse", unit="µs", numeric=True),
             Column(key="gain", label="Dense / chosen", unit="×", numeric=True),
+            Column(key="untuned", label="Untuned", unit="µs", numeric=True),
             Column(key="chosen", label="Chosen", wide=True),
             Column(key="mflop", label="Work", unit="MFLOP", numeric=True),
             Column(key="kbytes", label="Moved", unit="kB", numeric=True),
@@ -39,17 +40,25 @@ def layers_table(joined: Joined) -> Table:
             Column(key="rate", label="Reached", unit="GFLOP/s", numeric=True),
         ),
         lines=tuple(
-            _line(entry, artifact, layer)
-            for entry in artifacts.values()
-            if (artifact := entry.artifact)
+            _line(entry, layer)
+            for entry, artifact in found.values()
             for layer in sorted(artifact.layers, key=lambda one: -(one.dense_us or 0.0))
         ),
         empty="No export chose between kernels.",
     )
-    return table.without(joined.constant)
+    chosen = [layer for _, artifact in found.values() for layer in artifact.layers]
+    unused = [
+        key
+        for key, used in (
+            ("untuned", any(layer.untuned_us for layer in chosen)),
+            ("sparse", any(layer.sparse_us for layer in chosen)),
+        )
+        if not used
+    ]
+    return table.without([*joined.constant, *unused])
 
 
-def _line(entry: Entry, artifact: Artifact, layer: LayerChoice) -> Line:
+def _line(entry: Entry, layer: LayerChoice) -> Line:
     taken = layer.chosen_us
     flops, moved = 2 * layer.macs, layer.moved_bytes
     return Line(
@@ -61,6 +70,7 @@ def _line(entry: Entry, artifact: Artifact, layer: LayerChoice) -> Line:
             _figure(layer.dense_us),
             _figure(layer.sparse_us),
             _figure(layer.dense_us / taken if layer.dense_us and taken else None),
+            _figure(layer.untuned_us, "not tuned"),
             text(layer.chosen, note="" if layer.reason == "measured" else layer.reason),
             _figure(flops / 1e6 if flops else None, "not said"),
             _figure(moved / 1e3 if moved else None, "not said"),

@@ -1,0 +1,127 @@
+"""Timing candidates of kernels: compiled together, run in turns, each time remembered.
+
+Times are kept in the cache in one file a target, by what they depend on, so that a search that was
+stopped goes on where it was. The least time of each candidate counts, which other work on the
+machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import _tvm_build
+from exporters._tvm_target import CpuTarget
+from harness.cache import cache_dir, sha256_text, write_atomic
+from harness.extras import require
+
+ROUNDS = 7
+LEAST_NS = 200_000
+"""Of a timed sample; shorter kernels are called several times."""
+
+
+class Candidate(NamedTuple):
+    """One way to compute something.
+
+    Attributes:
+        key: all that its time depends on, beside the target.
+        kind: candidates of one kind share a function.
+        write: makes the function, a ``PrimFunc`` without threads, by its name.
+        arguments: for the function, with room for the result; None for random numbers.
+    """
+
+    key: str
+    kind: Hashable
+    write: Callable[[str], Any]
+    arguments: Callable[[], list[NDArray[Any]]] | None = None
+
+
+class Timer(Protocol):
+    """Runs compiled functions; seconds of each call, the least of some."""
+
+    def __call__(
+        self, module: Any, calls: Sequence[tuple[str, list[NDArray[Any]]]], target: CpuTarget
+    ) -> list[float]: ...
+
+
+class Times:
+    """What is known for a target, and a way to learn more."""
+
+    def __init__(self, target: CpuTarget, timer: Timer | None = None, where: str = "") -> None:
+        self.target = target
+        self._timer = timer or here
+        self._path: Path = (
+            cache_dir("tvm-kernels") / f"{sha256_text([target.text, where])[:16]}.json"
+        )
+        try:
+            self._known: dict[str, float] = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def known(self, candidate: Candidate) -> float | None:
+        """Seconds, if it was timed before."""
+        return self._known.get(candidate.key)
+
+    def missing(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Those that were not timed yet, each once."""
+        return list({c.key: c for c in candidates if c.key not in self._known}.values())
+
+    def measure(self, candidates: Iterable[Candidate]) -> dict[str, float]:
+        """Seconds by key; what is missing is timed and written down."""
+        wanted = list(candidates)
+        if missing := self.missing(wanted):
+            found = self._timed(missing)
+            self._known |= dict(zip((c.key for c in missing), found, strict=True))
+            write_atomic(self._path, json.dumps(self._known, indent=0).encode())
+        return {c.key: self._known[c.key] for c in wanted}
+
+    def learn(self, key: str, seconds: float) -> None:
+        """Write down a time that was measured elsewhere."""
+        self._known[key] = seconds
+        write_atomic(self._path, json.dumps(self._known, indent=0).encode())
+
+    def _timed(self, candidates: Sequence[Candidate]) -> list[float]:
+        functions: dict[str, Any] = {}
+        names: dict[Hashable, str] = {}
+        calls: list[tuple[str, list[NDArray[Any]]]] = []
+        for candidate in candidates:
+            if candidate.kind not in names:
+                name = names[candidate.kind] = f"candidate{len(names)}"
+                functions[name] = candidate.write(name)
+            name = names[candidate.kind]
+            make = candidate.arguments
+            calls.append((name, make() if make else random_arguments(functions[name])))
+        return self._timer(require("tvm", extra="tvm").IRModule(functions), calls, self.target)
+
+
+def here(
+    module: Any, calls: Sequence[tuple[str, list[NDArray[Any]]]], target: CpuTarget
+) -> list[float]:
+    """A `Timer` on this machine, by the CPU time of this thread."""
+    tensor = require("tvm", extra="tvm").runtime.tensor
+    built = _tvm_build.compile_module(module, target)
+    least = [float("inf")] * len(calls)
+    for number in range(ROUNDS):
+        for index, (name, arguments) in enumerate(calls):
+            function = built[name]
+            tensors = [tensor(array) for array in arguments]
+            function(*tensors)
+            repeat = 1 if number == 0 else max(1, int(LEAST_NS / (least[index] * 1e9)))
+            start = time.thread_time_ns()
+            for _ in range(repeat):
+                function(*tensors)
+            least[index] = min(least[index], (time.thread_time_ns() - start) / repeat / 1e9)
+    return least
+
+
+def random_arguments(function: Any) -> list[NDArray[Any]]:
+    """Numbers for each buffer of a ``PrimFunc``."""
+    rng = np.random.default_rng(0)
+    shapes = [parameter.shape for parameter in function.params]
+    return [rng.normal(size=[int(n) for n in shape]).astype(np.float32) for shape in shapes]
