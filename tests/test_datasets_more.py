@@ -18,6 +18,7 @@ from harness.datasets.writers import write_coco, write_voc
 from harness.errors import BadAnnotation, BadConfig, UnknownName
 from harness.evaluation import class_map
 from harness.fetch.published import published
+from tests.painted import Painted
 from tests.test_datasets_voc import SIZE, make, thing
 
 FLAGS = "IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -81,10 +82,19 @@ def test_several_voc_roots_are_one_data_set(tmp_path):
     assert data.split == "trainval"
     assert [data.labels[data.truth(k).labels[0]] for k in (0, 2)] == ["dog", "cat"]
     assert len(open_dataset(f"voc:{one}+{two}:trainval", limit=2)) == 2
-    with pytest.raises(BadConfig, match="only voc takes several roots"):
-        open_dataset(f"coco:{one}+{two}")
+    with pytest.raises(BadConfig, match="images takes one folder"):
+        open_dataset(f"images:{one}+{two}")
     with pytest.raises(BadConfig, match=r"nowhere does not exist"):
         open_dataset(f"voc:{one}+{tmp_path}/nowhere:trainval")
+
+
+def test_several_coco_files_are_one_data_set(tmp_path):
+    for name in ("a", "b"):
+        write_coco(Painted("train", 2), tmp_path / name)
+    data = open_dataset(f"coco:{tmp_path}/a+{tmp_path}/b:train")
+    assert [data.image_id(k).partition("/")[0] for k in range(len(data))] == ["a", "a", "b", "b"]
+    assert data.labels == ("background", "square", "star")
+    np.testing.assert_array_equal(data.truth(3).boxes, Painted("train", 2).truth(1).boxes)
 
 
 def test_roots_with_other_classes_have_the_union_of_them(tmp_path):

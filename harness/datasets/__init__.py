@@ -6,15 +6,19 @@ The readers are imported when they are asked for.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import BadConfig, UnknownName
 from harness.interfaces import Dataset
 from harness.registry import suggest
 
+if TYPE_CHECKING:
+    from harness.datasets._files import FileDataset
+
 DATASETS = {
     "shapes": "drawn scenes, nothing to download: shapes:val, shapes:train, shapes:calibration",
     "voc": "folders in Pascal VOC's layout: voc:/path, voc:/path:split or voc:/a+/b:split",
-    "coco": "COCO instances, a folder or its JSON file: coco:/path or coco:/path:split",
+    "coco": "COCO instances, a folder or its JSON file: coco:/path, coco:/path:split or coco:/a+/b",
     "open-images": "Open Images boxes, official or pytorch-ssd's: open-images:/path:validation",
     "images": "pictures without ground truth, for latency and label-free comparison: images:/path",
 }
@@ -26,7 +30,7 @@ def open_dataset(text: str, *, limit: int | None = None, skip_bad: bool = False)
 
     Args:
         text: ``name``, ``name:path`` or ``name:path:split``; ``shapes`` alone is ``shapes:val``,
-            and ``shapes:train:20000`` has so many images. Several roots of ``voc`` are written
+            and ``shapes:train:20000`` has so many images. Several roots are one data set, written
             ``voc:/a+/b:split``.
         limit: take at most so many images, the first ones.
         skip_bad: leave out annotations that contradict the file as a whole (an id listed twice, a
@@ -52,8 +56,8 @@ def open_dataset(text: str, *, limit: int | None = None, skip_bad: bool = False)
     for path in paths:
         if not path.exists():
             raise BadConfig(f"data set '{text}': {path} does not exist")
-    if len(paths) > 1 and name != "voc":
-        raise BadConfig(f"data set '{text}': only voc takes several roots, write one path")
+    if len(paths) > 1 and name == "images":
+        raise BadConfig(f"data set '{text}': images takes one folder, write one path")
     return _open_files(name, paths, split, limit, skip_bad)
 
 
@@ -77,27 +81,36 @@ def split_paths(text: str) -> tuple[list[Path], str | None]:
 def _open_files(
     name: str, paths: list[Path], split: str | None, limit: int | None, skip_bad: bool
 ) -> Dataset:
+    if name == "images":
+        from harness.datasets.images import Images
+
+        if split is not None or not paths[0].is_dir():
+            raise BadConfig(f"images:{paths[0]} is a folder without splits: write images:/path")
+        return Images(paths[0], limit=limit)
+    if len(paths) == 1:
+        return _open_root(name, paths[0], split, limit, skip_bad)
+    from harness.datasets.joined import Joined
+
+    parts = [_open_root(name, path, split, None, skip_bad) for path in paths]
+    # a VOC root may be below the path that was given
+    roots = [getattr(part, "folder", path) for part, path in zip(parts, paths, strict=True)]
+    return Joined(parts, [root.stem for root in roots], limit=limit)
+
+
+def _open_root(
+    name: str, path: Path, split: str | None, limit: int | None, skip_bad: bool
+) -> FileDataset:
     if name == "voc":
-        from harness.datasets.joined import Joined
         from harness.datasets.voc import Voc
 
-        if len(paths) == 1:
-            return Voc(paths[0], split, limit=limit, skip_bad=skip_bad)
-        parts = [Voc(path, split, skip_bad=skip_bad) for path in paths]
-        return Joined(parts, [part.folder.name for part in parts], limit=limit)
+        return Voc(path, split, limit=limit, skip_bad=skip_bad)
     if name == "coco":
         from harness.datasets.coco import Coco
 
-        return Coco(paths[0], split, limit=limit, skip_bad=skip_bad)
-    if name == "open-images":
-        from harness.datasets.open_images import OpenImages
+        return Coco(path, split, limit=limit, skip_bad=skip_bad)
+    from harness.datasets.open_images import OpenImages
 
-        return OpenImages(paths[0], split, limit=limit, skip_bad=skip_bad)
-    from harness.datasets.images import Images
-
-    if split is not None or not paths[0].is_dir():
-        raise BadConfig(f"images:{paths[0]} is a folder without splits: write images:/path")
-    return Images(paths[0], limit=limit)
+    return OpenImages(path, split, limit=limit, skip_bad=skip_bad)
 
 
 def _open_shapes(text: str, rest: str, limit: int | None) -> Dataset:
