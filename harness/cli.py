@@ -16,9 +16,11 @@ from pathlib import Path
 
 from harness import __version__
 from harness.cli_device import device
+from harness.cli_lab import add_lab_commands
 from harness.cli_parts import Commands
 from harness.cli_parts import add as _add
 from harness.cli_parts import add_json as _json
+from harness.cli_parts import add_weights as _weights
 from harness.cli_results import add_results_commands
 from harness.errors import DetbenchError
 
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _fetch(commands)
     _convert(commands)
     _train(commands)
+    add_lab_commands(commands)
     _doctor(commands)
     device(commands)
     return parser
@@ -101,17 +104,6 @@ def _no_pictures(parser: argparse.ArgumentParser) -> None:
         "--no-pictures",
         action="store_true",
         help="no pictures of the data set in the report, for example where you may not share them",
-    )
-
-
-def _weights(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="a checkpoint, or a name of detbench list weights; default: the shipped one",
-    )
-    group.add_argument(
-        "--labels", metavar="FILE", help="classes of --weights, one a line, background first"
     )
 
 

@@ -24,3 +24,14 @@ def add(commands: Commands, name: str, module: str, text: str) -> argparse.Argum
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def add_weights(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint, or a name of detbench list weights; default: the shipped one",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="classes of --weights, one a line, background first"
+    )

@@ -28,6 +28,7 @@ FRAMEWORKS = {
 MAY_LOAD_MODELS = {
     "harness/building.py",
     "harness/commands/convert.py",
+    "harness/commands/sensitivity.py",
     "harness/commands/train.py",
 }
 """They load a checkpoint or train, by the models folder's own shared parts."""
