@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ priors:
   - {smallest: 20, largest: 30, ratios: [2]}
   - {smallest: 30, largest: 50, ratios: [2]}
 """
-COLOURS = ((220, 30, 30), (30, 200, 60), (40, 60, 230))
+COLOURS = ((220, 30, 30), (30, 200, 60))
 
 
 class Painted(Dataset):
@@ -33,12 +32,10 @@ class Painted(Dataset):
 
     name = "painted"
 
-    def __init__(
-        self, split: str, count: int, labels: Sequence[str] = ("square", "star"), *, rare: int = 1
-    ) -> None:
-        """``rare``: the last class stands in every so many-th image only."""
-        self.split, self._count, self._rare = split, count, rare
-        self.labels = ("background", *labels)
+    labels = ("background", "square", "star")
+
+    def __init__(self, split: str, count: int) -> None:
+        self.split, self._count = split, count
 
     def __len__(self) -> int:
         return self._count
@@ -58,12 +55,11 @@ class Painted(Dataset):
 
     def truth(self, index: int) -> Truth:
         rng = np.random.default_rng((index, len(self.split)))
-        most = len(self.labels) - (1 if index % self._rare else 0)
         count = int(rng.integers(1, 3))
         corner = rng.integers(0, 14, (count, 2)) + np.array([[0, 0], [30, 30]])[:count]
         side = rng.integers(12, 20, (count, 1))
         boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
-        labels = rng.integers(1, most, count).astype(np.int64)
+        labels = rng.integers(1, 3, count).astype(np.int64)
         none = np.zeros(count, np.bool_)
         return Truth(boxes, labels, none, none)
 
@@ -71,10 +67,10 @@ class Painted(Dataset):
         return pixels_digest(self.image(index))
 
 
-def paint(folder: Path, *, train: int = 24, val: int = 8, **how: object) -> str:
+def paint(folder: Path, *, train: int = 24, val: int = 8) -> str:
     """Write a train and a val split as a VOC tree; answers its ``voc:/path``."""
-    write_voc(Painted("train", train, **how), folder)  # type: ignore[arg-type]  # passed through
-    return f"voc:{write_voc(Painted('val', val, **how), folder)}"  # type: ignore[arg-type]
+    write_voc(Painted("train", train), folder)
+    return f"voc:{write_voc(Painted('val', val), folder)}"
 
 
 def tiny_ssd(folder: Path) -> ModelSpec:

@@ -139,6 +139,7 @@ def test_a_labels_file_orders_the_classes(base: dict[str, Any], tmp_path: Path) 
         ({"labels": "background\nsquare\n"}, r"voc:.* has class 'star', which the model does not"),
         ({"labels": "background\n"}, r"names 1 classes, expected background and at least one"),
         ({"stages": (Stage(size=96, images=8),)}, r"tiny_ssd sees 64 pixels: end with"),
+        ({"device": "gpu"}, r"device 'gpu' cannot be used .*: give cpu, or cuda"),
         ({"distill": {"teacher": "tiny_ssd"}}, r"no weights are shipped for tiny_ssd"),
     ],
 )

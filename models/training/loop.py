@@ -228,7 +228,8 @@ class Trainer:
     def _loss(self, batch: Batch) -> Loss:
         options, device, teacher = self.options, self.options.device, self.around.teacher
         images = batch.images.to(device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=options.bf16):
+        kind = torch.device(device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=options.bf16):
             logits, offsets = self.network(images)
             taught = teacher.answers(images, self.spec.image) if teacher is not None else None
         said = Answers(logits.float(), offsets.float())

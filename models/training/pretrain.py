@@ -29,7 +29,8 @@ class Namer(nn.Module):
         super().__init__()
         self.network = network
         with torch.no_grad():
-            maps, _ = network.eval().backbone(torch.zeros(1, 3, 64, 64))
+            blank = torch.zeros(1, 3, 64, 64, device=next(network.parameters()).device)
+            maps, _ = network.eval().backbone(blank)
         network.train()
         self.heads = nn.ModuleList(nn.Linear(found.shape[1], network.classes) for found in maps)
 
@@ -77,14 +78,15 @@ def pretrain(network: Ssd, feed: Feed, how: Pretrain) -> float:
     Returns:
         Share of the cut-outs of the last tenth that the deepest map named correctly.
     """
-    namer = Namer(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
+    device = next(network.parameters()).device
+    namer = Namer(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs know no device with memory_format
     learned = [*network.base_net.parameters(), *namer.heads.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=how.learning_rate, weight_decay=0.02, fused=True)
     count = max(how.images // how.batch, 1)
     right: list[float] = []
     bar = tqdm(range(count), desc="naming cut-outs", unit="step", mininterval=1.0)
     for step in bar:
-        images, labels = cut_outs(feed, how, step * how.batch)
+        images, labels = (part.to(device) for part in cut_outs(feed, how, step * how.batch))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(how.learning_rate, step / count, warmup=0.05, final=0.05)
         answers = namer(images)

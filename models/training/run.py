@@ -70,7 +70,7 @@ def fine_tune(
         BadConfig: options that cannot be followed.
         TrainingDiverged: the loss is not finite.
     """
-    check_size(spec, options)
+    check(spec, options)
     if teacher is None and options.distill is not None:
         teacher = open_teacher(options.distill, spec, options.device)
     held_out = open_held_out(options, spec) if options.validate_every else None
@@ -93,8 +93,19 @@ def spec_of(options: TrainOptions) -> ModelSpec:
     return MODELS.get(options.model)(labels, **options.model_options)
 
 
-def check_size(spec: ModelSpec, options: TrainOptions) -> None:
-    """Refuse a training that does not end at the model's own size. Raises BadConfig."""
+def check(spec: ModelSpec, options: TrainOptions) -> None:
+    """Refuse a device that is not there, and a training that does not end at the model's own size.
+
+    Raises:
+        BadConfig: saying what there is.
+    """
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA
+        raise BadConfig(
+            f"device '{options.device}' cannot be used ({str(error).splitlines()[0]}): give cpu, or"
+            " cuda where torch sees a GPU"
+        ) from None
     own, last = spec.image.height, options.stages[-1].size
     if last != own:
         raise BadConfig(
@@ -113,7 +124,7 @@ def prepare(options: TrainOptions) -> Trainer:
     if options.out is None:
         raise BadConfig("no folder to train in: give one with -o")
     spec = spec_of(options)
-    check_size(spec, options)
+    check(spec, options)
     held_out = open_held_out(options, spec)
     teacher = None
     if options.distill is not None:
