@@ -1,6 +1,6 @@
 """Cells that took turns: what they differ by, and by how much a cell differs from itself.
 
-Cells that are timed by turns (`harness.turns`) meet the same machine a tenth of a second apart.
+Cells that are timed by turns (`harness.turns`) meet the same machine some 30 ms apart.
 Turn by turn, one is divided by the other: what slows both cancels, and a turn that only one of two
 met a neighbour in is one odd ratio among many, which a median does not follow.
 

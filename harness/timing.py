@@ -32,9 +32,9 @@ from harness.records import Measurement, Record
 from harness.stats import percentile
 
 LEAST_TICKS = 10
-TURN_SECONDS, TURN_CALLS = 0.1, 3
-"""Least length of a turn: short against the seconds for which a neighbour slows a machine down,
-long against what the first call of a turn costs."""
+TURN_SECONDS, TURN_CALLS = 0.03, 3
+"""Least length of a turn: short against the time for which a neighbour slows a machine down, so
+that a round has many turns. The first call of each costs extra."""
 
 
 class Tier(Record, frozen=True, kw_only=True):

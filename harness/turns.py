@@ -1,10 +1,12 @@
 """Processes that time by turns: all alive, one at work, and the turn goes round.
 
 A neighbour that slows a machine down does so for seconds. Cells timed one after the other meet it
-or do not, and differ by that. Cells that alternate every tenth of a second meet it alike.
+or do not, and differ by that. Cells that alternate every few hundredths of a second meet it alike.
 
 Each child has one end of a socket. It prepares itself, then hands its turn over by a byte and
-sleeps in the kernel until a byte comes back; so does the supervisor.
+sleeps in the kernel until an answer comes; so does the supervisor. The answer says on which core
+the one before ran, and the child begins there: a process that wakes up stays on its own core,
+and cores beside different neighbours would look like different cells.
 """
 
 from __future__ import annotations
@@ -12,18 +14,23 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import psutil
 
-from harness._cgroup import memory_limit_bytes
+from harness._cgroup import ROOT, memory_limit_bytes, read
 from harness.errors import DetbenchError
 from harness.timing import round_order
 
 VARIABLE = "DETBENCH_TURN"
 """Environment variable with the number of the child's end of its socket."""
-MORE, TIMED, GO = b"m", b"t", b"g"
+MORE, TIMED = b"m", b"t"
+GO = struct.Struct("<i")
+"""The answer: the core to begin on, or -1 where that is the child's own affair."""
+PROCESSOR = 36
+"""Where ``/proc/<pid>/stat`` has the core, counted after the name in brackets."""
 State = Literal["more", "timed", "ended", "late"]
 SPARE = 2
 """Another child is started while memory has room for so many more of the largest."""
@@ -47,11 +54,22 @@ class Baton:
     def _hand_over(self, word: bytes) -> None:
         try:
             os.write(self._descriptor, word)
-            answer = os.read(self._descriptor, 1)
+            answer = os.read(self._descriptor, GO.size)
         except OSError:
             answer = b""
-        if answer != GO:
+        if len(answer) != GO.size:
             raise DetbenchError("the supervisor is gone: run the same command again")
+        _begin_on(GO.unpack(answer)[0])
+
+
+def _begin_on(core: int) -> None:
+    """Move this thread to a core that it may use anyway, and leave it free to be moved again."""
+    if core < 0 or not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    if core in allowed and len(allowed) > 1:
+        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, allowed)
 
 
 def baton() -> Baton | None:
@@ -80,10 +98,10 @@ class Player:
         self.state: State = "more"
         self.wait()
 
-    def go(self) -> None:
-        """Give it its turn and sleep until it hands it over or ends."""
+    def go(self, core: int = -1) -> None:
+        """Give it its turn on ``core`` and sleep until it hands it over or ends."""
         try:
-            self._mine.send(GO)
+            self._mine.send(GO.pack(core))
         except OSError:
             self.state = "ended"
             return
@@ -93,7 +111,13 @@ class Player:
         """Give it its last turn, which nobody waits for here."""
         with self._mine:
             if self.state == "timed":
-                self._mine.send(GO)
+                self._mine.send(GO.pack(-1))
+
+    def core(self) -> int:
+        """Where its main thread ran last; -1 where that cannot be read."""
+        text = read(ROOT / f"proc/{self.worker.pid}/stat") or ""
+        fields = text.rpartition(")")[2].split()
+        return int(fields[PROCESSOR]) if len(fields) > PROCESSOR else -1
 
     def wait(self) -> None:
         poll = select.poll()
@@ -108,15 +132,16 @@ class Player:
         self.state = "more" if word == MORE else "timed" if word == TIMED else "ended"
 
 
-def rotate(players: Sequence[Player], seed: int, number: int = 0) -> None:
+def rotate(players: Sequence[Player], seed: int) -> None:
     """Give turns until every player has timed all that it has to.
 
     The order is shuffled, and mirrored every other time, so that what comes before what evens out.
     """
-    turn = number * 1_000_000
+    turn, core = 0, -1
     while alive := [player for player in players if player.state == "more"]:
         for index in round_order(len(alive), turn, seed):
-            alive[index].go()
+            alive[index].go(core)
+            core = alive[index].core()
         turn += 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
+from harness.commands.report import write
 from harness.history.steps import FLOOR_SIGMAS, course
 from harness.records import RunRecord
 from tests.report_runs import MB2
@@ -96,3 +97,23 @@ def test_the_command_names_the_revision_of_a_step(
     assert {line["course"]["kind"] for line in found} == {"steps"}
     assert main(["history", str(tmp_path), "--metric", "latency.nothing"]) == 2
     assert "no record has 'latency.nothing'" in capsys.readouterr().err
+
+
+def test_the_report_draws_what_was_measured_again_and_again(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws the charts")
+    for day in range(7):
+        when = f"2026-11-{day + 1:02d}T00:00:00+00:00"
+        write_run(
+            tmp_path,
+            name=f"night{day}",
+            models=[MB2],
+            slower=1.2 if day >= 4 else 1.0,
+            revision=f"{day:x}" * 40,
+            change=lambda record, when=when: msgspec.structs.replace(record, started_at=when),
+        )
+    folders = sorted(tmp_path.glob("*/night*"))
+    page = write(folders, tmp_path / "out", "t", pictures=False).read_text(encoding="utf-8")
+    assert "Over time" in page
+    assert "onnx_int8, 1 thread: 1.20× slower from record 5 on (444444444444)" in page
+    few = write(folders[:5], tmp_path / "few", "t", pictures=False).read_text(encoding="utf-8")
+    assert "Over time" not in few

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pytest
 
 from harness.children import Child
+from harness.errors import DetbenchError
 from harness.registry import ROOT
 from harness.timing import TURN_CALLS, Tier, time_calls
-from harness.turns import Player, rotate
+from harness.turns import GO, Baton, Player, rotate
 
 TIER = Tier(name="quick", samples=40, seconds=0.4, warmup_calls=1, warmup_seconds=0.0)
 WORKER = """
@@ -129,3 +134,33 @@ def test_a_turn_keeps_its_first_call_apart() -> None:
 
 def test_a_child_is_its_own_process_group() -> None:
     assert {"end", "kill", "late", "pid"} <= set(dir(Child))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_a_turn_begins_on_the_core_of_the_one_before_and_may_leave_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: asked.append(set(cores)))
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        for core in (1, 7, -1):  # one that it may use, one that it may not, and none
+            mine.send(GO.pack(core))
+            Baton(theirs.fileno()).give_way()
+    assert asked == [{1}, {0, 1, 2}]
+
+
+def test_a_supervisor_that_is_gone_is_one_sentence() -> None:
+    mine, theirs = socket.socketpair()
+    with theirs:
+        mine.close()
+        with pytest.raises(DetbenchError, match="the supervisor is gone"):
+            Baton(theirs.fileno()).give_way()
+
+
+def test_the_core_of_a_player_is_read(tmp_path: Path) -> None:
+    player = _player(tmp_path / "out.json")
+    assert player.core() in range(psutil.cpu_count() or 1)
+    player.worker.kill()
+    player.release()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from harness.report import pressed, roofline, scaling
+from harness.history.timeline import Line as TimeLine
+from harness.report import history, pressed, roofline, scaling
 from harness.report.chart_style import Look, drawing, looks
 from harness.report.chart_svg import Chart
 from harness.report.charts import MOST_CHARTS, Group, Section
@@ -36,6 +37,11 @@ PER_GROUP: tuple[tuple[str, str, str, Draw], ...] = (
         pressed.crowd,
     ),
 )
+OVER_TIME = (
+    "Rows that were measured again and again, records of earlier revisions included; tainted and"
+    " smoke records are left out. A step holds on both sides and exceeds the noise floor (see"
+    " detbench history)."
+)
 ROOFLINE = (
     "roofline",
     "Roofline",
@@ -46,7 +52,11 @@ ROOFLINE = (
 
 
 def sections(
-    groups: Sequence[Group], joined: Joined, timings: Timings, roofs: roofline.Roofs
+    groups: Sequence[Group],
+    joined: Joined,
+    timings: Timings,
+    roofs: roofline.Roofs,
+    past: Sequence[TimeLine] = (),
 ) -> tuple[Section, ...]:
     """The sections that have something to draw.
 
@@ -56,7 +66,7 @@ def sections(
     found = []
     entries = pressed.long_runs(joined)
     series = {row.runner for group in groups for row in group.rows}
-    known = looks(series | {entry.runner for entry in entries})
+    known = looks(series | {entry.runner for entry in entries} | {line.runner for line in past})
 
     def under_the_roof(group: Group, known: Mapping[str, Look], timings: Timings) -> Chart | None:
         return roofline.chart(group, known, timings, roofs)
@@ -67,6 +77,13 @@ def sections(
             shown = tuple(islice((chart for chart in drawn if chart), MOST_CHARTS))
             if shown:
                 found.append(Section(key=key, heading=heading, intro=intro, charts=shown))
+        over_time = history.charts(past, known)[:MOST_CHARTS]
+        if over_time:
+            found.append(
+                Section(
+                    key="history", heading="Over time", intro=OVER_TIME, charts=tuple(over_time)
+                )
+            )
         charts = _sustained(joined, known)
         if charts:
             found.append(

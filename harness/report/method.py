@@ -16,7 +16,7 @@ def method(margin: float) -> tuple[tuple[str, tuple[str, ...]], ...]:
             (
                 "Every cell runs in its own process, so that no runtime disturbs another, and the"
                 " supervising process sleeps while it is timed.",
-                "Cells to be compared take turns of a tenth of a second, in shuffled rounds: what"
+                "Cells to be compared take turns of some 30 ms, in shuffled rounds: what"
                 " changes on the machine over time falls on all of them. The seed of the order is"
                 " stored.",
                 "Inputs take turns, so that no runtime sees the same one twice in a row, and some"

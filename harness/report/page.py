@@ -25,6 +25,7 @@ from harness.report.evidence import (
 from harness.report.fidelity_table import fidelity_table
 from harness.report.figures import count, listing
 from harness.report.findings import Breach, breaches, said
+from harness.report.history import timelines
 from harness.report.join import Joined, join
 from harness.report.layers import layers_table
 from harness.report.looking import Looks, looks
@@ -121,7 +122,7 @@ def page(
         results=overview(joined, timings, metric, references, chosen, smoke),
         sections=(
             *charts.sections(groups, timings, metric),
-            *beyond.sections(groups, joined, timings, roofs),
+            *beyond.sections(groups, joined, timings, roofs, timelines(runs)),
         ),
         looking=looks(runs, groups, by_group, pictures=pictures),
         details=(
