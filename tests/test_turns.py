@@ -162,5 +162,7 @@ def test_a_supervisor_that_is_gone_is_one_sentence() -> None:
 def test_the_core_of_a_player_is_read(tmp_path: Path) -> None:
     player = _player(tmp_path / "out.json")
     assert player.core() in range(psutil.cpu_count() or 1)
+    assert isinstance(player.worker, Worker)
     player.worker.kill()
+    player.worker.process.wait(30)
     player.release()
