@@ -36,7 +36,7 @@ class TvmExporter(Exporter):
         """A linker must be there. Raises BadConfig for a budget that is none."""
         _tvm_tune.parse(str(options["tune"]))
         target = str(options["target"])
-        if _tvm_target.linker(target) is None:
+        if _tvm_target.linker(target) is None and _tvm_target.plausible(target):
             return (
                 f"{self.name} needs a compiler to link {LIBRARY} for {target} and"
                 f" {_tvm_target.no_linker(target)}"

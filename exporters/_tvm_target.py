@@ -28,6 +28,9 @@ NAMED = {
 }
 """Boards and instruction sets: Debian's triple and LLVM's CPU."""
 
+ARCHITECTURES = frozenset({"aarch64", "arm", "armv7l", "i686", "riscv64", "x86_64"})
+"""Those that Debian has cross compilers and TVM's LLVM may have a back end for."""
+
 _LLVM_NAMES = {"armv7l": "arm", "armv7": "arm", "i686": "i386", "riscv64": "riscv64"}
 """LLVM's name of an architecture where a triple has another."""
 
@@ -92,6 +95,12 @@ def linkers(triple: str | None) -> tuple[str, ...]:
     if triple is None or _arch(triple) == _arch(platform.machine()):
         return LINKERS
     return (f"{triple}-g++", f"{triple}-gcc")
+
+
+def plausible(name: str) -> bool:
+    """Whether a compiler for it may exist; LLVM says of the others that it has no back end."""
+    triple = triple_of(name)
+    return triple is None or _arch(triple) in ARCHITECTURES
 
 
 def no_linker(name: str) -> str:
