@@ -61,9 +61,11 @@ def test_a_missing_cross_compiler_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     exporter = EXPORTERS.get("tvm_dense")()
-    reason = exporter.unsupported(tiny_spec, {"target": "rpi4"})
+    reason = exporter.unsupported(tiny_spec, {**exporter.options, "target": "rpi4"})
     assert reason is not None
     assert "install the package g++-aarch64-linux-gnu" in reason
+    nowhere = {**exporter.options, "target": "llvm -mtriple=vax-linux-gnu"}
+    assert exporter.unsupported(tiny_spec, nowhere) is None  # LLVM says that it has no back end
 
 
 @pytest.mark.slow
