@@ -127,6 +127,7 @@ def test_a_labels_file_orders_the_classes(base: dict[str, Any], tmp_path: Path) 
     train(TrainOptions(**base, labels=str(labels)))
     manifest = read_manifest(Path(base["out"]) / "weights.safetensors")
     assert manifest.labels == ("background", "moon", "star", "square")
+    assert (Path(base["out"]) / "labels.txt").read_text() == labels.read_text()
     assert manifest.score is not None
     assert manifest.score.per_class["moon"] is None
 

@@ -22,7 +22,7 @@ from models.training.settings import command
 from models.training.starting import find_start
 from models.training.state import BEST, STATE, Validation, progress_in, read
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, LABELS = "weights.safetensors", "labels.txt"
 
 
 class WeightsManifest(Record, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ def finish(options: TrainOptions) -> Path:
     Works on a finished training and, for a snapshot, on one that still runs.
 
     Returns:
-        The weights; their manifest lies beside them.
+        The weights; their manifest and the list of their classes lie beside them.
 
     Raises:
         BadCheckpoint: there is no state.
@@ -112,6 +112,7 @@ def finish(options: TrainOptions) -> Path:
         validations=progress.validations,
     )
     path.with_suffix(".json").write_bytes(encode(manifest))
+    (out / LABELS).write_text("".join(f"{label}\n" for label in spec.labels), encoding="utf-8")
     return path
 
 
