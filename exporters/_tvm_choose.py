@@ -66,15 +66,15 @@ class Choice(NamedTuple):
 
 
 def choose(
-    layers: Sequence[Layer], target: CpuTarget, budget: Budget | None = None
+    layers: Sequence[Layer], times: Times, budget: Budget | None = None
 ) -> dict[int, Choice]:
     """The form of each layer by its number; with a budget more forms are tried."""
+    target = times.target
     usual = {layer.number: candidates(layer, target.registers) for layer in layers}
     forms: dict[int, tuple[Form, ...]] = {
-        number: found if target.here and (budget is not None or len(found) > 1) else ()
+        number: found if times.possible and (budget is not None or len(found) > 1) else ()
         for number, found in usual.items()
     }
-    times = Times(target)
     times.measure(
         candidate(layer, form, target) for layer in layers for form in forms[layer.number]
     )

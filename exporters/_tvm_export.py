@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from exporters import _tvm_build, _tvm_target, _tvm_tune
+from exporters import _tvm_board, _tvm_build, _tvm_target, _tvm_time, _tvm_tune
 from harness.extras import require
 from harness.interfaces import Exported, Exporter, ExportJob
 from harness.records import LayerChoice, ModelSpec, Options, Scalar, TensorSpec
@@ -23,6 +23,7 @@ class TvmExporter(Exporter):
         target: ``native``; ``x86-64-v2``, ``-v3``, ``-v4``; ``aarch64``, ``rpi3``, ``rpi4``,
             ``rpi5``, ``imx8mp``, ``imx93``, ``jetson-nano``; an LLVM CPU name of this machine's
             architecture; or a target such as ``llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72``.
+        board: where kernels are timed if not here: ``HOST:PORT``, or ``KEY@HOST:PORT``.
         tune: ``no``; a budget such as ``15min`` or ``500trials``; ``cached``, see `_tvm_tune`.
     """
 
@@ -30,11 +31,16 @@ class TvmExporter(Exporter):
     precision = "float32"
     modules = ("tvm", "torch", "elftools")
     extra = "tvm"
-    options: ClassVar[Options] = {"target": "native", "tune": _tvm_tune.OFF}
+    options: ClassVar[Options] = {
+        "target": "native",
+        "tune": _tvm_tune.OFF,
+        "board": _tvm_board.NONE,
+    }
 
     def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
-        """A linker must be there. Raises BadConfig for a budget that is none."""
+        """A linker must be there. Raises BadConfig for a budget or a board that is none."""
         _tvm_tune.parse(str(options["tune"]))
+        _tvm_board.parse(str(options["board"]))
         target = str(options["target"])
         if _tvm_target.linker(target) is None and _tvm_target.plausible(target):
             return (
@@ -89,6 +95,13 @@ def build(
         notes=(f"target {target.text}", *notes),
         layers=layers,
     )
+
+
+def times(job: ExportJob, target: _tvm_target.CpuTarget) -> _tvm_time.Times:
+    """Where kernels are timed: on the board that was asked for, else on this machine."""
+    where = _tvm_board.parse(str(job.options["board"]))
+    timer = _tvm_board.OnBoard(where) if where else None
+    return _tvm_time.Times(target, timer, str(where or ""))
 
 
 def output_shapes(module: Any) -> list[tuple[int, ...]]:

@@ -51,10 +51,15 @@ class Timer(Protocol):
 
 
 class Times:
-    """What is known for a target, and a way to learn more."""
+    """What is known for a target, and a way to learn more.
+
+    ``possible`` is False where it cannot be learnt: neither this machine nor a board runs its code.
+    ``where`` names the board, whose times are kept apart.
+    """
 
     def __init__(self, target: CpuTarget, timer: Timer | None = None, where: str = "") -> None:
         self.target = target
+        self.possible = target.here or timer is not None
         self._timer = timer or here
         self._path: Path = (
             cache_dir("tvm-kernels") / f"{sha256_text([target.text, where])[:16]}.json"

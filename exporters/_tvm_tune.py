@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from exporters import _tvm_fused
-from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times
 from exporters._tvm_tunable import Tunables
 from harness.cache import sha256_text
@@ -72,17 +71,17 @@ def parse(text: str) -> Budget | None:
         ) from None
 
 
-def budget_for(text: str, target: CpuTarget) -> Budget | None:
+def budget_for(text: str, times: Times) -> Budget | None:
     """`parse`, for a target that can be timed.
 
     Raises:
-        ExportFailed: its code cannot run on this machine.
+        ExportFailed: its code can run nowhere.
     """
     budget = parse(text)
-    if budget is not None and not target.here:
+    if budget is not None and not times.possible:
         raise ExportFailed(
-            f"tune={text} times kernels, and this machine is no {target.text}:"
-            " tune on that machine, or leave it out"
+            f"tune={text} times kernels, and this machine is no {times.target.text}:"
+            " give board=HOST:PORT of one, tune on it, or leave tune out"
         )
     return budget
 

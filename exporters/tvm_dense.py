@@ -11,7 +11,6 @@ from exporters import (
     _tvm_import,
     _tvm_lower,
     _tvm_target,
-    _tvm_time,
     _tvm_tune,
 )
 from exporters._tvm_tunable import Tunables
@@ -33,9 +32,9 @@ class TvmDense(_tvm_export.TvmExporter):
         tunables = Tunables(target.lanes, target.registers)
         lowered, notes = _tvm_lower.lower(module, target, tunables)
         layers: tuple[LayerChoice, ...] = ()
-        budget = _tvm_tune.budget_for(str(job.options["tune"]), target)
+        times = _tvm_export.times(job, target)
+        budget = _tvm_tune.budget_for(str(job.options["tune"]), times)
         if budget is not None:
-            times = _tvm_time.Times(target)
             workloads = _tvm_tune.dense_workloads(tunables, target.text)
             _tvm_tune.search(list(workloads.values()), times, budget)
             best = _tvm_tune.best_cuts(tunables, workloads, times)

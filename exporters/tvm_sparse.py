@@ -32,9 +32,10 @@ class TvmSparse(_tvm_export.TvmExporter):
         target = _tvm_target.resolve(str(job.options["target"]))
         module = _tvm_import.to_relax(job)
         shapes = _tvm_export.output_shapes(module)
-        budget = _tvm_tune.budget_for(str(job.options["tune"]), target)
+        times = _tvm_export.times(job, target)
+        budget = _tvm_tune.budget_for(str(job.options["tune"]), times)
         pointwise = _tvm_planes_lower.layers(module, target)
-        chosen = _tvm_choose.choose(pointwise, target, budget)
+        chosen = _tvm_choose.choose(pointwise, times, budget)
         forms = {number: choice.form for number, choice in chosen.items()}
         module, notes = _tvm_planes_lower.lower(module, target, forms)
         layers = tuple(choice.record for choice in chosen.values())

@@ -10,46 +10,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import model_file
+from harness.boards import Address, address, connect, reason
 from harness.errors import ArtifactDamaged, CellCrashed, Unsupported
-from harness.extras import require
 from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact
 from runners._tvm_runtime import FASTEST_CORES, check_version, import_runtime
-
-CONNECT_S = 10.0
-"""A server that does not take a connection by then is not there."""
-
-SESSION_S = 1800
-"""The tracker or server ends a session after this, so that a lost client does not hold a board."""
-
-
-class Address(NamedTuple):
-    """Where a board is: a server, or with ``key`` a tracker."""
-
-    host: str
-    port: int
-    key: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.key}@{self.host}:{self.port}" if self.key else f"{self.host}:{self.port}"
-
-
-def address(target: str) -> Address | None:
-    """Read ``HOST:PORT`` or ``KEY@HOST:PORT``; None where it is neither."""
-    found = re.fullmatch(r"(?:([\w.-]+)@)?([\w.-]+):(\d{1,5})", target)
-    if found is None or not 0 < int(found[3]) < 65536:
-        return None
-    return Address(found[2], int(found[3]), found[1])
 
 
 @RUNNERS.register
@@ -112,7 +85,7 @@ class RpcSession(Session):
         except Exception as error:  # whatever the board's loader says
             raise ArtifactDamaged(
                 f"{where} cannot load {path.name}, built for"
-                f" {artifact.toolchain.get('target', 'an unknown target')} ({_reason(error)}):"
+                f" {artifact.toolchain.get('target', 'an unknown target')} ({reason(error)}):"
                 " export it for that board, with the TVM version that it runs"
             ) from error
         with self._connection():
@@ -165,43 +138,6 @@ class RpcSession(Session):
             yield
         except Exception as error:  # TVM's RPC raises several types
             raise CellCrashed(
-                f"lost the connection to {self._where} ({_reason(error)}):"
+                f"lost the connection to {self._where} ({reason(error)}):"
                 " look whether its server still runs"
             ) from error
-
-
-def connect(where: Address) -> Any:
-    """A ``tvm.rpc.RPCSession``. Raises CellCrashed."""
-    rpc = require("tvm.rpc", extra="tvm-runtime")
-    try:
-        # TVM waits for ever where nobody answers
-        socket.create_connection((where.host, where.port), timeout=CONNECT_S).close()
-    except OSError as error:
-        what = "tracker" if where.key else "server"
-        raise CellCrashed(
-            f"no RPC {what} at {where} ({error.strerror or error}):"
-            " start one there with  detbench device serve"
-        ) from error
-    try:
-        if where.key is None:
-            return rpc.connect(where.host, where.port, session_timeout=SESSION_S)
-        tracker = rpc.connect_tracker(where.host, where.port)
-        known = tracker.summary()["server_info"]
-        if not any(server["key"] == f"server:{where.key}" for server in known):
-            keys = sorted(server["key"].removeprefix("server:") for server in known)
-            raise CellCrashed(
-                f"the tracker at {where.host}:{where.port} has no board '{where.key}',"
-                f" only {', '.join(keys) or 'none'}: start  detbench device serve --key {where.key}"
-            )
-        return tracker.request(where.key, session_timeout=SESSION_S, max_retry=1)
-    except CellCrashed:
-        raise
-    except Exception as error:  # TVM's RPC raises several types
-        raise CellCrashed(
-            f"what answers at {where} is no RPC server of this TVM ({_reason(error)})"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__

@@ -339,7 +339,7 @@ def layer_of(weight: Array, number: int = 0) -> Layer:
 
 def test_too_few_zeros_stay_dense_and_say_so() -> None:
     layer = layer_of(blocks_pruned(normal(0, 32, 64), 1, 0.2))
-    choice = _tvm_choose.choose([layer], _tvm_target.resolve("native"))[0]
+    choice = _tvm_choose.choose([layer], _tvm_time.Times(_tvm_target.resolve("native")))[0]
     assert not choice.form.sparse
     assert choice.record.chosen.startswith("dense")
     assert "of the weights are zero, too few to gain" in choice.record.reason
@@ -365,19 +365,21 @@ def test_the_faster_form_is_taken_and_remembered(
         return [2e-6, 3e-6, 1e-6, 4e-6][: len(wanted)]
 
     monkeypatch.setattr(_tvm_time, "here", timed)
-    first = _tvm_choose.choose([layer], target)[0]
+    first = _tvm_choose.choose([layer], _tvm_time.Times(target))[0]
     assert first.form == forms[2] if len(forms) > 2 else forms[0]
     assert (first.record.dense_us, first.record.reason) == (2.0, "measured")
-    assert _tvm_choose.choose([layer], target)[0] == first
+    assert _tvm_choose.choose([layer], _tvm_time.Times(target))[0] == first
     assert calls == [len(forms)]
-    _tvm_choose.choose([layer_of(blocks_pruned(normal(1, 32, 64), 1, 0.7))], target)
+    _tvm_choose.choose(
+        [layer_of(blocks_pruned(normal(1, 32, 64), 1, 0.7))], _tvm_time.Times(target)
+    )
     assert calls == [len(forms), len(forms) - 1]  # another pattern of zeros is timed anew
 
 
 def test_density_decides_for_another_machine() -> None:
     target = dataclasses.replace(_tvm_target.resolve("native"), here=False)
     sparse, dense = (blocks_pruned(normal(0, 32, 64), 1, part) for part in (0.9, 0.5))
-    chosen = _tvm_choose.choose([layer_of(sparse), layer_of(dense, 1)], target)
+    chosen = _tvm_choose.choose([layer_of(sparse), layer_of(dense, 1)], _tvm_time.Times(target))
     assert chosen[0].form.sparse
     assert not chosen[1].form.sparse
     assert "is not the CPU of this machine" in chosen[0].record.reason

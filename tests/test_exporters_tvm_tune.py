@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from exporters import _tvm_choose, _tvm_target, _tvm_time, _tvm_tune
 from exporters._tvm_time import Candidate, Times
 from exporters._tvm_tune import Budget, Workload
-from harness.errors import BadConfig, ExportFailed
+from harness import recipes
+from harness.errors import BadConfig, CellCrashed, ExportFailed
 from harness.interfaces import EXPORTERS, RUNNERS, RunOptions
 from harness.records import Artifact, ModelSpec
 from tests.test_exporters_tvm_sparse import blocks_pruned, layer_of, normal
+from tests.test_runners_tvm_rpc import free_port, started
 
 torch = pytest.importorskip("torch", reason="the reference")
 pytest.importorskip("tvm", reason="the compiler under test")
@@ -73,13 +76,15 @@ def test_budgets(text: str, budget: Budget | None) -> None:
 def test_a_budget_that_is_none_is_refused_before_any_work(text: str, tiny_spec: ModelSpec) -> None:
     exporter = EXPORTERS.get("tvm_dense")()
     with pytest.raises(BadConfig, match=f"tune={text} is no budget: give a duration such as 15min"):
-        exporter.unsupported(tiny_spec, {"target": "native", "tune": text})
+        exporter.unsupported(tiny_spec, {**exporter.options, "tune": text})
+    with pytest.raises(BadConfig, match="board=rpi4 is no address: give HOST:PORT"):
+        exporter.unsupported(tiny_spec, {**exporter.options, "board": "rpi4"})
 
 
 def test_another_machine_s_kernels_are_not_timed_here() -> None:
     elsewhere = dataclasses.replace(_tvm_target.resolve("native"), here=False)
     with pytest.raises(ExportFailed, match="this machine is no llvm"):
-        _tvm_tune.budget_for("15min", elsewhere)
+        _tvm_tune.budget_for("15min", Times(elsewhere))
 
 
 def test_the_heaviest_kernel_is_tuned_first_and_a_budget_of_trials_holds(
@@ -128,10 +133,10 @@ def test_sparse_forms_beyond_the_usual_ones_are_taken_where_faster(
     assert len(more) > len(usual)
     seconds = [5e-6] * (len(more) - 1) + [1e-6]
     monkeypatch.setattr(_tvm_time, "here", Clock(*seconds))
-    choice = _tvm_choose.choose([layer], target, Budget(trials=1000))[0]
+    choice = _tvm_choose.choose([layer], Times(target), Budget(trials=1000))[0]
     assert choice.form == more[-1]
     assert (choice.record.untuned_us, choice.record.chosen_us) == (5.0, 1.0)
-    untuned = _tvm_choose.choose([layer], target)[0]
+    untuned = _tvm_choose.choose([layer], Times(target))[0]
     assert untuned.form in usual
     assert untuned.record.untuned_us is None
 
@@ -157,3 +162,18 @@ def test_a_tuned_module_lists_its_kernels_and_answers_the_same(
         expected = tiny_spec.build()(torch.from_numpy(tiny_images[:1]))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_board_chooses_and_tunes(
+    tiny_spec: ModelSpec, export_artifact: MakeArtifact, target: _tvm_target.CpuTarget
+) -> None:
+    network, _ = recipes.parse("prune:0.9").apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
+    spec = dataclasses.replace(tiny_spec, build=lambda: network)
+    with started("serve", "--port", free_port()) as (latency, _):
+        board = latency.split()[-1]
+        artifact, _ = export_artifact("tvm_sparse", spec, None, board=board, tune="2trials")
+    assert {layer.reason for layer in artifact.layers} == {"measured"}
+    assert all(layer.chosen_us and layer.chosen_us > 0 for layer in artifact.layers)
+    with pytest.raises(CellCrashed, match="no RPC server at"):
+        export_artifact("tvm_sparse", spec, None, board=board, tune="3trials")

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.boards import Address, address
 from harness.config import load
 from harness.errors import ArtifactDamaged, CellCrashed
 from harness.interfaces import RUNNERS, RunOptions
 from harness.plan import make_plan
 from harness.records import Artifact, ModelSpec
-from runners import tvm_rpc
 
 tvm = pytest.importorskip("tvm", reason="the runtime under test")
 torch = pytest.importorskip("torch", reason="makes the module that is run here")
@@ -165,7 +165,7 @@ def test_another_service_at_the_address_is_named(made: tuple[Artifact, Path]) ->
     ],
 )
 def test_addresses(text: str, found: tuple[str, int, str | None] | None) -> None:
-    assert tvm_rpc.address(text) == (None if found is None else tvm_rpc.Address(*found))
+    assert address(text) == (None if found is None else Address(*found))
 
 
 def test_a_remote_runner_is_planned_only_with_its_target() -> None:
