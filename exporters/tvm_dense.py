@@ -6,7 +6,10 @@ Tensors: image NCHW float32 → logits and offsets, (1, priors, classes) and (1,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exporters import (
+    _tvm_board,
     _tvm_export,
     _tvm_import,
     _tvm_lower,
@@ -14,8 +17,9 @@ from exporters import (
     _tvm_tune,
 )
 from exporters._tvm_tunable import Tunables
+from harness.errors import BadConfig
 from harness.interfaces import EXPORTERS, Exported, ExportJob
-from harness.records import LayerChoice
+from harness.records import LayerChoice, ModelSpec, Scalar
 
 
 @EXPORTERS.register
@@ -23,6 +27,15 @@ class TvmDense(_tvm_export.TvmExporter):
     """Hand-written dense kernels on blocked activations."""
 
     name = "tvm_dense"
+
+    def unsupported(self, spec: ModelSpec, options: Mapping[str, Scalar]) -> str | None:
+        """As others, but it times nothing unless it is tuned. Raises BadConfig."""
+        if options["board"] != _tvm_board.NONE and options["tune"] == _tvm_tune.OFF:
+            raise BadConfig(
+                f"board={options['board']} is where kernels are timed, and tvm_dense times none"
+                " unless it is tuned: give tune=15min too, or leave board out"
+            )
+        return super().unsupported(spec, options)
 
     def export(self, job: ExportJob) -> Exported:
         """Compile. Raises ExportFailed."""

@@ -77,8 +77,21 @@ def test_a_budget_that_is_none_is_refused_before_any_work(text: str, tiny_spec: 
     exporter = EXPORTERS.get("tvm_dense")()
     with pytest.raises(BadConfig, match=f"tune={text} is no budget: give a duration such as 15min"):
         exporter.unsupported(tiny_spec, {**exporter.options, "tune": text})
-    with pytest.raises(BadConfig, match="board=rpi4 is no address: give HOST:PORT"):
-        exporter.unsupported(tiny_spec, {**exporter.options, "board": "rpi4"})
+
+
+@pytest.mark.parametrize(
+    ("name", "board", "said"),
+    [
+        ("tvm_sparse", "rpi4", "board=rpi4 is no address: give HOST:PORT"),
+        ("tvm_dense", "rpi4:9090", "tvm_dense times none unless it is tuned"),
+    ],
+)
+def test_a_board_that_cannot_be_meant_is_refused(
+    name: str, board: str, said: str, tiny_spec: ModelSpec
+) -> None:
+    exporter = EXPORTERS.get(name)()
+    with pytest.raises(BadConfig, match=said):
+        exporter.unsupported(tiny_spec, {**exporter.options, "board": board})
 
 
 def test_another_machine_s_kernels_are_not_timed_here() -> None:
