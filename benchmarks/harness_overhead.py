@@ -4,9 +4,9 @@
     python benchmarks/harness_overhead.py out/onnx out/tflite      # folders made by detbench export
 
 With artifacts, each is run in a process of its own at one thread by the harness's timing and by the
-runtime's own minimal loop (its call between two readings of the clock, on the same inputs), in
-turns that change their order. The goal is a ratio of at most 1.02 for networks above 1 ms, as the
-median over pairs of neighbouring calls, by the wall clock alone.
+runtime's own minimal loop (its call between two readings of the clock, on the same inputs, with
+answers as numpy arrays), in turns that change their order. The goal is a ratio of at most 1.02 for
+networks above 1 ms, as the median over pairs of neighbouring calls, by the wall clock alone.
 
 Without artifacts:
 
@@ -121,7 +121,7 @@ def raw(session: Session, ring: Sequence[NDArray[Any]]) -> Callable[[int], objec
 
         def call(slot: int) -> object:
             np.copyto(staging, ring[slot])
-            return main(staged)
+            return tuple(map(np.from_dlpack, main(staged)))
 
         return call
     if kind == "TorchSession":
@@ -130,7 +130,7 @@ def raw(session: Session, ring: Sequence[NDArray[Any]]) -> Callable[[int], objec
 
         def infer(slot: int) -> object:
             with torch.inference_mode():
-                return module(tensors[slot])
+                return [tensor.numpy() for tensor in module(tensors[slot])]
 
         return infer
     raise SystemExit(f"no minimal loop is written for {kind}")
