@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import __version__
 from harness.cli_device import device
 from harness.cli_lab import add_lab_commands
-from harness.cli_parts import Commands
+from harness.cli_parts import Commands, add_base, add_folders
 from harness.cli_parts import add as _add
 from harness.cli_parts import add_json as _json
 from harness.cli_parts import add_weights as _weights
@@ -156,7 +156,7 @@ def _measuring(group: argparse._ActionsContainer) -> None:
 def _running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("--name", help="name of the run below results/<machine>/")
-    group.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    add_base(group)
     group.add_argument(
         "--shards", type=int, metavar="N", help="score each cell in N processes, by image ranges"
     )
@@ -238,7 +238,7 @@ def _adopt(commands: Commands) -> None:
 
 def _report(commands: Commands) -> None:
     parser = _add(commands, "report", "report", "Make HTML, Markdown and CSV from records.")
-    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    add_folders(parser)
     parser.add_argument("-o", "--output", type=Path, help="folder to write to")
     parser.add_argument("--title", default="detbench report")
     _no_pictures(parser)

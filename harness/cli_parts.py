@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # no public name
@@ -35,3 +36,13 @@ def add_weights(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", help="classes of --weights, one a line, background first"
     )
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """The results that a command reads."""
+    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+
+
+def add_base(parser: argparse._ActionsContainer) -> None:
+    """Where results are kept."""
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")

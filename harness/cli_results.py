@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cli_parts import Commands, add, add_json
+from harness.cli_parts import Commands, add, add_base, add_folders, add_json
 
 
 def add_results_commands(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def _compare(commands: Commands) -> None:
     what = "a run's folder, a machine's, a cell's record, or a git revision within the results"
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", help="the same")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    add_base(parser)
     group = parser.add_argument_group("gates: exit 1 where one trips")
     group.add_argument(
         "--fail-if",
@@ -75,7 +75,7 @@ def _pick(commands: Commands) -> None:
         "pick",
         "Say which export to ship on a device under limits, and why each other is refused.",
     )
-    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    add_folders(parser)
     parser.add_argument("--device", metavar="NAME", help="a machine, by id or by devices.yaml")
     group = parser.add_argument_group("limits; what is not proven to keep one is refused")
     group.add_argument("--max-latency", metavar="TIME", help="of the median, such as 50ms")
@@ -109,7 +109,7 @@ def _results(commands: Commands) -> None:
     )
     parser.add_argument("paths", nargs="*", type=Path, help="results folders, or a YAML file")
     parser.add_argument("--as", dest="name", metavar="NAME", help="call the added run so")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    add_base(parser)
 
 
 def _pack(commands: Commands) -> None:
@@ -128,6 +128,6 @@ def _history(commands: Commands) -> None:
     parser = add(
         commands, "history", "history", "Find where a row got faster or slower, as a step in time."
     )
-    parser.add_argument("results", nargs="*", type=Path, help="run, machine or results folders")
+    add_folders(parser)
     parser.add_argument("--metric", default="latency.inference", help="a time with samples")
     add_json(parser)
