@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.extras import require
 from harness.machine_speed import Speed
 from harness.report.chart_labels import Label, place
 from harness.report.chart_style import (
@@ -52,10 +53,12 @@ def roofline(
     left = min([*(dot.intensity for dot in dots), *ridges]) / 3
     right = max([*(dot.intensity for dot in dots), *ridges]) * 4
     axes.set_xlim(left, right)
-    low = min(dot.gflops for dot in dots) / 2.5
-    axes.set_ylim(low, max([*(d.gflops for d in dots), *(s.flops / GIGA for s in speeds)]) * 2)
-    axes.minorticks_off()
+    heights = [*(dot.gflops for dot in dots), *(speed.flops / GIGA for speed in speeds)]
+    axes.set_ylim(min(heights) / 2.5, max(heights) * 2)
+    ticker = require("matplotlib.ticker", extra="report")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        axis.set_minor_locator(ticker.NullLocator())
         axis.set_major_formatter(lambda value, _: tick(value))
     axes.set_xlabel("Operations per byte of weights and activations")
     axes.set_ylabel("GFLOP/s")
