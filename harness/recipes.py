@@ -102,11 +102,12 @@ def parse(text: str) -> Chain:
 
 
 def _text(step: Request) -> str:
-    """The step without options at their defaults, the main one first: ``prune:0.8,scope=layer``."""
+    """The main option, then those that are not at their defaults: ``prune:0.8,scope=global``."""
     recipe = RECIPES.get(step.name)
     given = {key: value for key, value in step.options.items() if value != recipe.options[key]}
-    main = recipe.positional
-    words = [written(given.pop(main))] if main in given else []
+    main = recipe.positional or ""
+    given.pop(main, None)
+    words = [written(step.options[main])] if step.options.get(main) is not None else []
     words += [f"{key}={written(value)}" for key, value in sorted(given.items())]
     return f"{step.name}:{','.join(words)}" if words else step.name
 

@@ -1,0 +1,141 @@
+"""What each compression costs and saves: one table, from ordinary records of ordinary cells.
+
+    python benchmarks/lab.py mb2_ssd_lite --images 200 --finetune finetune:2000
+    python benchmarks/lab.py mb2_ssd_lite --weights w.safetensors --labels labels.txt \\
+        --data voc:/data/VOCdevkit:val --finetune finetune:2000 --latency
+
+It runs the float network, pruned, pruned and trained, clustered, and simulated integer ones through
+PyTorch, and the float network through every integer exporter, all on the same images, and prints a
+Markdown table. The same command goes on where it was stopped, and prints what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # run as a script, the checkout is not on the path unless installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import cli, config, machine, results
+from harness.commands.run import carry_out
+from harness.plan import Plan, PlannedCell, join, make_plan
+from harness.records import Artifact, Measurement, RunRecord, decode
+from harness.report.figures import percent
+
+SPARSITIES = ("0.5", "0.8", "0.9")
+BITS = (8, 5, 4)
+SIMULATED = ("quantsim", "quantsim:aimet")
+INTEGER = ("onnx_int8", "tflite_int8", "torch_int8")
+METRIC = "accuracy.voc12_map"
+HEAD = (
+    "| network | export | VOC12 mAP, % | 95 % interval | against float | file, MB | weights, MB |"
+)
+
+
+def chains(finetune: str, adaround: str) -> list[str]:
+    """The recipes of the table, in its order."""
+    pruned = [f"prune:{sparsity}" for sparsity in SPARSITIES]
+    trained = [f"{chain}+{finetune}" for chain in pruned]
+    clustered = [f"kmeans:{bits}" for bits in BITS]
+    rounded = [f"equalize+{adaround}+quantsim:aimet"]
+    return ["none", *pruned, *trained, *clustered, *SIMULATED, *rounded]
+
+
+def plan(asked: dict[str, Any], recipes: list[str], latency: bool) -> Plan:
+    """All cells of the table."""
+    measures = ["accuracy", "latency"] if latency else ["accuracy"]
+    through_torch = {"recipes": recipes, "exporters": ["torch_float"], "runners": ["torch_cpu"]}
+    integer = {"recipes": ["none"], "exporters": list(INTEGER), "measures": measures}
+    floats = {"recipes": ["none"], "exporters": ["onnx_float", "tflite_float"]}
+    matrices = [{**through_torch, "measures": ["accuracy"]}, integer]
+    if latency:
+        matrices.append({**floats, "measures": measures})
+    return join([make_plan(config.load(None, {**asked, **matrix})) for matrix in matrices])
+
+
+def row(planned: PlannedCell, folder: results.RunFolder, timed: dict[Path, RunRecord]) -> str:
+    """A line of the table for an accuracy cell."""
+    cell, record = planned.cell, folder.read_record(planned.id)
+    name = "float" if cell.recipe == "none" else f"`{cell.recipe}`"
+    first = f"| {name} | {cell.exporter}, {cell.runner} |"
+    if record is None or record.state != "ok":
+        return f"{first} {'not measured' if record is None else record.state} | | | | |"
+    score, change = record.measurement(METRIC), record.measurement(f"{METRIC}_change")
+    path = folder.path / "artifacts" / f"{record.artifact_sha256}.json"
+    artifact = decode(path.read_bytes(), Artifact, path)
+    packed = sum(entry.size_bytes for entry in artifact.files if entry.role == "weights")
+    verdict = change.conditions["verdict"] if change is not None else "–"
+    cells = [percent(score.value) if score and score.value is not None else "", _interval(score)]
+    cells += [str(verdict), f"{artifact.size_bytes / 1e6:.2f}"]
+    cells.append(f"{packed / 1e6:.2f}" if packed else "")
+    if timed:
+        cells.append(_latency(timed.get(planned.folder)))
+    return f"{first} {' | '.join(cells)} |"
+
+
+def _interval(score: Measurement | None) -> str:
+    limits = score.conditions.get("ci95") if score is not None else None
+    return " to ".join(percent(limit) for limit in limits) if limits else ""
+
+
+def _latency(record: RunRecord | None) -> str:
+    found = record.measurement("latency.inference") if record is not None else None
+    return f"{found.value / 1e6:.1f}" if found is not None and found.value is not None else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", nargs="?", default="mb2_ssd_lite")
+    parser.add_argument("--weights", default="shipped")
+    parser.add_argument("--labels")
+    parser.add_argument("--data", default="shapes:val")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--finetune", default="finetune:2000", help="what follows a pruning")
+    parser.add_argument("--adaround", default="adaround:aimet")
+    parser.add_argument("--latency", action="store_true", help="time the real exports as well")
+    parser.add_argument("--name", default="lab", help="of the run's folder")
+    parser.add_argument("--results", type=Path, default=results.DEFAULT)
+    parser.add_argument("--training-images", type=int, help="train on the first so many only")
+    parser.add_argument("--jobs", type=int, help="exports at once; default: the cores")
+    parser.add_argument("--timeout-s", type=int, default=1800)
+    parser.add_argument("--table-only", action="store_true", help="run nothing")
+    given = parser.parse_args()
+    asked: dict[str, Any] = {
+        "models": [given.model],
+        "weights": given.weights,
+        "data": given.data,
+        "images": given.images,
+        "name": given.name,
+        "timeout_s": given.timeout_s,
+        "threads": [1],
+        "jobs": given.jobs,
+        "labels": given.labels,
+        "training.images": given.training_images,
+    }
+    asked = {key: value for key, value in asked.items() if value is not None}
+    planned = plan(asked, chains(given.finetune, given.adaround), given.latency)
+    code = 0
+    if not given.table_only:
+        words = ["run", "--results", str(given.results), "--no-report", "--allow-tainted"]
+        code = carry_out(planned, config.load(None, asked), cli.build_parser().parse_args(words))
+    folder = results.RunFolder(
+        given.results, machine.machine_id(machine.machine_record()), given.name
+    )
+    timed = {}
+    for cell in planned.cells:
+        record = folder.read_record(cell.id)
+        if cell.cell.measure == "latency" and record is not None:
+            timed[cell.folder] = record
+    print(HEAD + (" latency, ms |" if timed else ""))
+    print("|---" * (HEAD.count("|") - 1 + bool(timed)) + "|")
+    for cell in planned.cells:
+        if cell.cell.measure == "accuracy":
+            print(row(cell, folder, timed))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
