@@ -8,8 +8,9 @@ from harness.cli_parts import Commands, add, add_json, add_weights
 
 
 def add_lab_commands(commands: Commands) -> None:
-    """Which layers can be pruned."""
+    """Which layers can be pruned, and which way to compress and export is best."""
     _sensitivity(commands)
+    _search(commands)
 
 
 def _sensitivity(commands: Commands) -> None:
@@ -45,5 +46,52 @@ def _sensitivity(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for what was found"
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_json(parser)
+
+
+def _search(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "search",
+        "search",
+        "Look for recipe, exporter and runner that give most within limits. A stopped search that"
+        " is started again goes on.",
+    )
+    parser.add_argument("model", help="name or name:key=value, such as mb2_ssd_lite")
+    parser.add_argument(
+        "--recipes",
+        default="none,prune:0.3..0.9,kmeans:4..8",
+        metavar="A,B",
+        help="chains; a number may be a range, drawn anew for each trial; default: %(default)s",
+    )
+    parser.add_argument("--exporters", metavar="A,B", help="default: all that are installed")
+    parser.add_argument("--runners", metavar="A,B", help="default: all that are installed")
+    add_weights(parser)
+    parser.add_argument("--data", metavar="NAME", help="see detbench list datasets")
+    parser.add_argument("--images", type=int, metavar="N", help="most that a trial is scored on")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one image, here")
+    limits.add_argument("--max-size-mb", type=float, metavar="MB", help="of the exported file")
+    limits.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="AP",
+        help="points of VOC12 mAP against the float network, by a paired test",
+    )
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--name", help="name of the run below results/<machine>/")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="any key of the matrix, such as latency.tier=quick",
+    )
+    parser.add_argument("--no-report", action="store_true", help="write records only")
+    parser.add_argument("--no-pictures", action="store_true", help="no pictures in the report")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     add_json(parser)

@@ -112,6 +112,40 @@ def test_a_training_is_done_once_and_leaves_no_state(
         assert value.equal(again.state_dict()[name])
 
 
+def test_qat_leaves_weights_on_the_grid_that_exporters_find(
+    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
+) -> None:
+    supplies = recipes.Supplies(
+        training=TrainingImages(painted, None), calibration=tiny_calibration
+    )
+    network, said = recipes.parse(f"prune:0.5+fold+qat:{TRAINED}").apply(
+        tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
+    )
+    plain, _ = recipes.parse("prune:0.5+fold").apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    moved = 0
+    for name, module in convolutions(network).items():
+        rows = array(module).reshape(len(array(module)), -1)
+        scale = np.maximum(np.abs(rows).max(1, keepdims=True) / 127, 1e-12)
+        np.testing.assert_allclose(rows / scale, np.round(rows / scale), atol=1e-3)
+        was = array(convolutions(plain)[name])
+        assert not array(module)[was == 0].any(), "pruned weights stay zero"
+        step = np.abs(array(module) - was).reshape(rows.shape) / scale
+        moved += int((step > 1).sum())
+    assert moved, "more than rounding happened"
+    assert "activations rounded to 8 bits" in said[-1]
+
+
+def test_qat_asks_for_folded_batch_norms(
+    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
+) -> None:
+    supplies = recipes.Supplies(
+        training=TrainingImages(painted, None), calibration=tiny_calibration
+    )
+    with pytest.raises(Unsupported, match=r"fold them before, as fold\+qat"):
+        recipes.parse("qat:64").apply(tiny_spec, copy.deepcopy(tiny_spec.build()), supplies)
+
+
 def layers_file(folder: Path, layers: object) -> Path:
     path = folder / "layers.json"
     path.write_text(json.dumps({"layers": layers}), encoding="utf-8")

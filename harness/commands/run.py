@@ -19,9 +19,10 @@ from harness.model_file import take
 from harness.plan import Plan, join, make_plan, plan_artifact
 from harness.progress import Progress, clock
 from harness.provenance import git_revision
-from harness.records import Measure, RunRecord
+from harness.records import Measure, Record, RunRecord
 from harness.registry import load_file
 from harness.requests import split
+from harness.results import RunFolder
 from harness.summary import describe_plan, table
 
 LISTS = ("models", "recipes", "exporters", "runners", "measures")
@@ -113,7 +114,16 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
         print(f"left out: {line}", file=sys.stderr)
     if not options.quiet:
         print(f"{len(plan.cells)} cells, about {clock(expected)} on this machine", file=sys.stderr)
-    planned = tuple(cell.planned_id for cell in plan.cells)
+    begin(folder, matrix, plan, facts)
+    execution.run(Progress(expected, quiet=options.quiet))
+    records = [execution.records[cell.id] for cell in plan.cells]
+    print(table(records, as_json=options.json))
+    write_report(folder.path, options)
+    return exit_code(records, allow_tainted=options.allow_tainted)
+
+
+def begin(folder: RunFolder, matrix: Matrix, plan: Plan, facts: Record) -> None:
+    """Write what a run is, and that this plan is a part of it."""
     before = folder.read_run()
     revision, dirty = git_revision()
     run_record = results.Run(
@@ -126,18 +136,15 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
         rounds=matrix.latency.rounds,
         seed=matrix.latency.seed,
         images=matrix.images,
-        plan=results.merge_plans(before.plan if before else (), planned),
+        plan=results.merge_plans(
+            before.plan if before else (), tuple(cell.planned_id for cell in plan.cells)
+        ),
         noise_floor=before.noise_floor if before else None,
         left_out=plan.left_out,
         speeds=before.speeds if before else (),
     )
     folder.write_machine(facts)
     folder.write_run(run_record)
-    execution.run(Progress(expected, quiet=options.quiet))
-    records = [execution.records[cell.id] for cell in plan.cells]
-    print(table(records, as_json=options.json))
-    _report(folder.path, options)
-    return exit_code(records, allow_tainted=options.allow_tainted)
 
 
 def exit_code(records: list[RunRecord], *, allow_tainted: bool) -> int:
@@ -147,7 +154,8 @@ def exit_code(records: list[RunRecord], *, allow_tainted: bool) -> int:
     return cli.TAINTED if "tainted" in states and not allow_tainted else 0
 
 
-def _report(folder: Path, options: argparse.Namespace) -> None:
+def write_report(folder: Path, options: argparse.Namespace) -> None:
+    """Make the page of a run, unless it is not wanted."""
     from harness.extras import installed
 
     if getattr(options, "no_report", True):

@@ -90,7 +90,9 @@ def put(module: nn.Module, parametrization: nn.Module) -> None:
 
 
 def take(module: Any) -> None:
-    """Keep the weights as they are now, free of what made them."""
+    """Keep the weights as they are now, free of what made them, where anything does."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return
     weight = module.weight.detach().clone(memory_format=torch.contiguous_format)
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
     module.weight = nn.Parameter(weight)

@@ -38,6 +38,7 @@ class KMeans(Recipe):
     name = "kmeans"
     options: ClassVar[Options] = {"bits": 8}
     positional = "bits"
+    spoils: ClassVar[frozenset[str]] = frozenset({"adaround", "bias_correct", "qat"})
 
     def check(self, options: Mapping[str, Scalar]) -> None:
         """Raise BadConfig for bits outside of 2..8."""

@@ -1,0 +1,146 @@
+"""`detbench search`: ranges in chains, limits, the front, and a whole search through children."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.errors import BadConfig, UnknownName
+from harness.interfaces import MODELS
+from harness.registry import load_file
+from harness.search import Limits, Trial, front, space, violations
+from models._checkpoint import save_weights
+from tests.painted import paint
+
+GRID = Path(__file__).parent / "plugins" / "grid.py"
+
+
+def test_each_range_is_drawn_apart_whole_or_in_steps() -> None:
+    asked: list[tuple[float, float, float]] = []
+
+    def number(name: str, low: float, high: float, step: float) -> float:
+        asked.append((low, high, step))
+        return high
+
+    chain = space("prune:0.3..0.9+kmeans:4..6")
+    assert chain.draw(number) == "prune:0.9+kmeans:6"
+    assert asked == [(0.3, 0.9, 0.05), (4.0, 6.0, 1.0)]
+    assert space("none").draw(number) == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("prune:0.9..0.3", BadConfig, r"range 0\.9\.\.0\.3 .* is empty"),
+        ("prune:0.3..1.9", BadConfig, r"sparsity 1\.9: give a number from 0 to 1"),
+        ("kmeans:1..8", BadConfig, "bits 1: give 2 to 8"),
+        ("prone:0.3..0.9", UnknownName, "did you mean 'prune'"),
+    ],
+)
+def test_a_range_is_checked_at_both_ends(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        space(text)
+
+
+def trial(name: str, score: float, ms: float, mb: float, *, fits: bool = True) -> Trial:
+    return Trial(
+        recipe=name,
+        exporter="e",
+        runner="r",
+        map=score,
+        latency_ns=ms * 1e6,
+        size_bytes=round(mb * 1e6),
+        fits=fits,
+    )
+
+
+def test_the_front_holds_what_nothing_beats_in_all_three() -> None:
+    trials = [
+        trial("best", 0.8, 20, 10),
+        trial("fast", 0.7, 10, 10),
+        trial("small", 0.7, 20, 5),
+        trial("beaten", 0.7, 21, 10),
+        trial("twin", 0.8, 20, 10),
+        trial("outside", 0.9, 5, 1, fits=False),
+    ]
+    assert [one.recipe for one in front(trials)] == ["fast", "best", "small", "twin"]
+    assert front([]) == []
+
+
+def test_limits_are_broken_by_parts_of_themselves() -> None:
+    limits = Limits(latency_ms=10, size_mb=4, drop=0.02)
+    slow = Trial(
+        recipe="a", exporter="e", runner="r", change=-0.03, size_bytes=2_000_000, latency_ns=15e6
+    )
+    assert violations(slow, limits, "open") == pytest.approx((0.5, -0.5, 0.5))
+    assert violations(slow, limits, "yes")[2] <= 0, "the paired test has the last word"
+    by_luck = Trial(recipe="a", exporter="e", runner="r", change=-0.01)
+    assert violations(by_luck, limits, "no")[2] > 0
+    assert max(violations(slow, Limits(), None)) < 0
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """A search over the plug-in's model, whose children start fast."""
+    pytest.importorskip("optuna")
+    load_file(GRID)
+    labels = ("background", "square", "star")
+    save_weights(MODELS.get("grid")(labels).build(), tmp_path / "grid.safetensors", half=False)
+    (tmp_path / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
+    words = ["search", "grid", "--plugin", str(GRID), "--no-report", "--seed", "3"]
+    words += ["--weights", str(tmp_path / "grid.safetensors")]
+    words += ["--labels", str(tmp_path / "labels.txt")]
+    words += ["--data", f"{paint(tmp_path / 'data', train=24)}:val", "--images", "4"]
+    words += ["--exporters", "grid_numpy", "--runners", "grid_cpu"]
+    words += ["--set", "latency.tier=smoke", "--set", "latency.rounds=1"]
+    words += ["--set", "calibration.images=4"]
+    return [*words, "--results", str(tmp_path / "results")]
+
+
+@pytest.mark.slow  # a dozen children
+def test_a_search_measures_each_combination_once_and_goes_on(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
+    asked = [*command, "--recipes", "none,prune:0.5..1", "--max-size-mb", "1"]
+    assert main([*asked, "--trials", "2"]) == 0
+    (path,) = (tmp_path / "results").rglob("search.json")
+    first = json.loads(path.read_text())
+    assert len({one["recipe"] for one in first}) == 2
+    assert all(one["fits"] and one["latency_ns"] > 0 and len(one["cells"]) == 2 for one in first)
+    front = path.parent.with_name("search-grid-front")
+    measured = [json.loads(file.read_text())["cell"] for file in front.rglob("cells/*.json")]
+    assert {cell["measure"] for cell in measured} == {"accuracy", "latency"}
+    records = {file: file.stat().st_mtime_ns for file in path.parent.rglob("cells/*.json")}
+    assert main([*asked, "--trials", "3"]) == 0
+    again = json.loads(path.read_text())
+    assert len(again) == 3
+    assert again[:2] == first, "the same seed asks the same, and records are kept"
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in records.items())
+    assert "3 combinations, 3 within the limits" in capsys.readouterr().out
+    assert main([*command, "--recipes", "none", "--trials", "1", "--max-size-mb", "0.00001"]) == 1
+    said = capsys.readouterr()
+    assert "too large" in said.err
+    assert "0 within the limits" in said.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--trials", "0"], "--trials is 0"),
+        (["--max-drop", "-1"], "--max-drop is -1: give more than 0"),
+        (["--recipes", "prune:0.5..2"], "sparsity 2"),
+        (["--runners", "grid_cp"], "unknown runner 'grid_cp'"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_first(
+    command: list[str], changes: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, *changes]) == 2
+    assert message in capsys.readouterr().err
