@@ -82,19 +82,25 @@ def test_limits_are_broken_by_parts_of_themselves() -> None:
     assert max(violations(slow, Limits(), None)) < 0
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    """A search over the plug-in's model, whose children start fast."""
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Weights, classes and data of the plug-in's model, whose children start fast."""
     pytest.importorskip("optuna")
+    folder = tmp_path_factory.mktemp("grid")
     load_file(GRID)
     labels = ("background", "square", "star")
-    save_weights(MODELS.get("grid")(labels).build(), tmp_path / "grid.safetensors", half=False)
-    (tmp_path / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
-    words = ["search", "grid", "--plugin", str(GRID), "--no-report", "--seed", "3"]
-    words += ["--weights", str(tmp_path / "grid.safetensors")]
-    words += ["--labels", str(tmp_path / "labels.txt")]
-    words += ["--data", f"{paint(tmp_path / 'data', train=24)}:val", "--images", "4"]
-    words += ["--exporters", "grid_numpy", "--runners", "grid_cpu"]
+    save_weights(MODELS.get("grid")(labels).build(), folder / "grid.safetensors", half=False)
+    (folder / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
+    words = ["--weights", str(folder / "grid.safetensors")]
+    words += ["--labels", str(folder / "labels.txt")]
+    return [*words, "--data", f"{paint(folder / 'data', train=24)}:val"]
+
+
+@pytest.fixture
+def command(inputs: list[str], tmp_path: Path) -> list[str]:
+    """A search over that model."""
+    words = ["search", "grid", "--plugin", str(GRID), "--no-report", "--seed", "3", *inputs]
+    words += ["--images", "4", "--exporters", "grid_numpy", "--runners", "grid_cpu"]
     words += ["--set", "latency.tier=smoke", "--set", "latency.rounds=1"]
     words += ["--set", "calibration.images=4"]
     return [*words, "--results", str(tmp_path / "results")]
