@@ -133,9 +133,10 @@ class Timed:
         folder.write_run(run)
 
     def _start_ns(self, planned: PlannedCell) -> int:
-        """What its accuracy cell took: the A/A control is the cell that costs least."""
+        """What its accuracy cell took: the A/A control is the cell that costs least and works."""
         scored = self._execution.scored(planned)
-        return scored.elapsed_ns or sys.maxsize if scored else sys.maxsize
+        works = scored is not None and scored.state in MEASURED
+        return scored.elapsed_ns or sys.maxsize if scored and works else sys.maxsize
 
     def _together(self, turns: Sequence[Turn]) -> list[ChildResult]:
         """A round of each; one that an interrupted run finished is kept.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from harness.records import Measurement, RunRecord
-from harness.report import RunData
+from harness.report import RunData, build_report
 from harness.report.join import join
 from harness.report.scaling import Knee, knees, threads_table
 from harness.report.timings import Timings
@@ -90,3 +91,22 @@ def test_a_runtime_that_takes_other_threads_is_marked() -> None:
 
 def test_one_number_of_threads_gives_no_advice() -> None:
     assert knees(join([timed({2: 10.0})]).rows, Timings(), FLOOR) == []
+
+
+def test_a_report_over_batches_draws_the_time_of_an_image(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws the charts")
+    run = timed({1: 20.0, 2: 11.0})
+    more = [
+        msgspec.structs.replace(
+            record,
+            cell=msgspec.structs.replace(record.cell, batch=4),
+            cell_id=f"{record.cell_id}-b4",
+        )
+        for record in run.records
+    ]
+    records = [*run.records, *more]
+    plan = [{"id": r.cell_id, "cell": msgspec.to_builtins(r.cell)} for r in records]
+    both = dataclasses.replace(run, records=records, run={**run.run, "plan": plan})
+    page = build_report([both], tmp_path, title="t").html.read_text(encoding="utf-8")
+    assert "Latency against batch" in page
+    assert "4.00× per image at 4" in page

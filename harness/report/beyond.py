@@ -66,6 +66,8 @@ def sections(
     found = []
     entries = pressed.long_runs(joined)
     series = {row.runner for group in groups for row in group.rows}
+    # a row's runner may name its batch, a line over batches is drawn as the runner itself
+    series |= {entry.cell.runner for entry in joined.entries}
     known = looks(series | {entry.runner for entry in entries} | {line.runner for line in past})
 
     def under_the_roof(group: Group, known: Mapping[str, Look], timings: Timings) -> Chart | None:
