@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from exporters._capture import calibration_images, capture, check_calibration, toolchain
 from exporters._fold import prune
 from exporters._int8_sums import saturates
+from exporters._keep_float import kept
 from harness.extras import require
 from harness.interfaces import ExportJob
 from harness.machine import machine_record
+from harness.ranges import Observed, choose
 
 _PT2E = "torchao.quantization.pt2e"
 
@@ -32,13 +36,55 @@ def quantize(job: ExportJob) -> Any:
         reduced = job.options["package"] == "aoti" and saturates(machine_record())
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduced))
         module = capture(job.network, job.spec).module(check_guards=False)
+        for layer in kept(job):
+            quantizer.set_module_name_qconfig(layer, None)
         module = steps.prepare_pt2e(module, quantizer)
+        observers = _watch(module, str(job.options["calibration"]))
         with torch.no_grad(), _one_thread(torch):
             for image in calibration_images(job):
                 module(torch.from_numpy(image))
+        for observer in observers:
+            observer.settle()
         module = steps.convert_pt2e(module)
         prune(module)
         return capture(module, job.spec)
+
+
+class _Watched:
+    """Takes an observer's place in choosing its range, by `harness.ranges`."""
+
+    def __init__(self, observer: Any, method: str, generator: np.random.Generator) -> None:
+        self._observer, self._method, self._generator = observer, method, generator
+        self._seen = Observed()
+        observer.forward = self._see
+
+    def _see(self, values: Any) -> Any:
+        self._seen.see(values.detach().numpy(), self._generator)
+        return values
+
+    def settle(self) -> None:
+        """Choose, once all images were seen."""
+        torch = require("torch", extra="torch")
+        observer = self._observer
+        steps = observer.quant_max - observer.quant_min
+        low, high = (
+            choose([self._seen], self._method, steps=steps) if self._seen.samples else (0, 1)
+        )
+        scale = max((high - low) / steps, float(observer.eps))
+        zero = min(
+            max(observer.quant_min - round(low / scale), observer.quant_min), observer.quant_max
+        )
+        found = torch.tensor([scale]), torch.tensor([zero], dtype=torch.int64)
+        observer.calculate_qparams = lambda: found
+
+
+def _watch(module: Any, method: str) -> list[_Watched]:
+    """Every observer of activations in a prepared graph; those of weights look at weights alone."""
+    generator = np.random.default_rng(0)
+    observers = {
+        id(part): part for part in module.modules() if type(part).__name__ == "HistogramObserver"
+    }
+    return [_Watched(observer, method, generator) for observer in observers.values()]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Read by the accessors that TensorFlow generates from its schema
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import ExportFailed
@@ -15,6 +15,9 @@ from harness.records import TensorSpec, layout_of
 
 IDENTIFIER = b"TFL3"
 OUTPUTS = ("logits", "offsets")
+
+
+CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
 
 
 class Operator(NamedTuple):
@@ -88,6 +91,18 @@ def operators(data: bytes) -> list[Operator]:
             activation=activations[getattr(item.builtinOptions, "fusedActivationFunction", 0)],
         )
         for name, item in zip(operator_names(model), graph.operators, strict=True)
+    ]
+
+
+def layer_tensors(data: bytes, layers: Collection[str]) -> list[str]:
+    """Names of the outputs of these layers: a convolution's weight lies in its layer's scope."""
+    model = parse(data)
+    tensors = model.subgraphs[0].tensors
+    return [
+        tensors[item.outputs[0]].name.decode()
+        for name, item in zip(operator_names(model), model.subgraphs[0].operators, strict=True)
+        if name in CONVOLUTIONS
+        and tensors[item.inputs[1]].name.decode().rpartition("/")[0].rpartition(";")[2] in layers
     ]
 
 

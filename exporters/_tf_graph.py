@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from exporters import _tf_ops, _tf_windows  # noqa: F401  # they fill the table
+from exporters._keep_float import scope_of
 from exporters._tf_trace import Traced
 from exporters._tf_values import HANDLERS, NHWC, Call, Value, padded, plain
 from harness.errors import ExportFailed
@@ -43,11 +45,12 @@ def _lower(tf: Any, node: Any, values: dict[Any, Any]) -> Value:
             " handler to exporters/_tf_ops.py"
         )
     call = Call(tf=tf, where=where, shape=tuple(node.meta["val"].shape))
-    takes_padding = _functional_name(node) == "conv2d"
+    takes_padding, scope = _functional_name(node) == "conv2d", scope_of(node)
     arguments = [_resolve(tf, item, values, takes_padding) for item in node.args]
     named = {key: _resolve(tf, item, values, takes_padding) for key, item in node.kwargs.items()}
     try:
-        result = handler(call, *arguments, **named)
+        with tf.name_scope(scope) if takes_padding and scope else nullcontext():
+            result = handler(call, *arguments, **named)
     except ExportFailed:
         raise
     except Exception as error:  # TensorFlow refuses in many ways; the sentence names the operator

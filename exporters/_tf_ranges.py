@@ -23,11 +23,12 @@ SHARING = {"CONCATENATION", "MAX_POOL_2D", "MIRROR_PAD", "PAD", "RESHAPE", "TRAN
 """Operators whose int8 kernels need one scale for inputs and outputs."""
 
 
-def with_ranges(data: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
+def with_ranges(data: bytes, images: Iterable[NDArray[np.float32]], method: str = "mse") -> bytes:
     """The float file ``data`` with a range at every tensor that depends on the image.
 
     Args:
         images: float32 (1, h, w, 3).
+        method: one of `harness.ranges.METHODS`.
 
     Raises:
         ExportFailed: there are no images.
@@ -36,7 +37,7 @@ def with_ranges(data: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
     (graph,) = model.subgraphs
     seen = observe(data, _activations(graph), images)
     for group in _groups(graph, operator_names(model), list(seen)):
-        low, high = choose([seen[index] for index in group])
+        low, high = choose([seen[index] for index in group], method)
         for index in group:
             quantization = schema().QuantizationParametersT()
             quantization.min, quantization.max = [low], [high]

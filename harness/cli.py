@@ -188,6 +188,11 @@ def _export(commands: Commands) -> None:
         metavar="15min",
         help="of TVM's exporters: time kernels for so long, or for 500trials, and take the fastest",
     )
+    parser.add_argument(
+        "--keep-float",
+        metavar="LAYERS",
+        help="layers that an int8 exporter leaves in float, such as 'extras.0.*,base_net.0.0'",
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
     parser.add_argument("--force", action="store_true", help="export again though it is cached")
     _weights(parser)
@@ -206,6 +211,14 @@ def _artifact_commands(commands: Commands) -> None:
         parser.add_argument(
             "artifact", type=Path, help="a folder made by detbench export, or your own file"
         )
+        if name == "parity":
+            parser.add_argument(
+                "--layers",
+                nargs="+",
+                type=Path,
+                metavar="DIR",
+                help="show layer by layer where these exports of the same model leave ARTIFACT",
+            )
         _manifest(parser)
         parser.add_argument("--runners", metavar="A,B", help="default: all that are installed")
         if name == "eval":

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -336,6 +336,24 @@ class Runner(ABC):
             Unsupported: the runtime does not tell, which is the default.
         """
         raise Unsupported(f"{self.name} does not tell what each of its operators takes")
+
+    def trace(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Iterable[NDArray[Any]],
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """What every layer answers to each image, laid out as the artifact's input says.
+
+        Yields:
+            for each image real values ``(1, channels, height, width)`` by the layer's name in the
+            network, in the order that they run, behind the activation that belongs to it.
+
+        Raises:
+            Unsupported: the runtime does not show them, which is the default.
+        """
+        raise Unsupported(f"{self.name} does not show what its layers answer")
 
 
 MODELS: Registry[ModelFactory] = Registry("models")

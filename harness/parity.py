@@ -273,14 +273,14 @@ def _head_error(head: str, reference: NDArray[Any], got: NDArray[Any]) -> HeadEr
     return HeadError(
         max_abs=max_abs,
         relative=max_abs / peak if peak else max_abs,
-        sqnr_db=_decibels(float(one @ one), float(error @ error)),
+        sqnr_db=decibels(float(one @ one), float(error @ error)),
         cosine=float(one @ two) / (norms[0] * norms[1])
         if all(norms)
         else float(norms[0] == norms[1]),
     )
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
     """``10 log10(signal / noise)`` within the limit; silence without error counts as equal."""
     if noise == 0:
         return SQNR_LIMIT_DB

@@ -27,8 +27,9 @@ SHRINKS = np.geomspace(0.001, 1.0, 49)
 OUTSIDE = 1e-4
 """What ``percentile`` leaves out on each side."""
 
-BINS = 2048
-"""Of the histograms that ``entropy`` compares."""
+BINS = 512
+"""Of the histograms that ``entropy`` compares: few, because with more the chance in the samples
+would look like information, and cutting off like none."""
 
 
 @dataclass

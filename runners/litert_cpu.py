@@ -7,7 +7,7 @@ the manifest; image (n, h, w, 3), outputs of any kind, float32 or integer as the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from harness.interfaces import (
 )
 from harness.records import Artifact, TensorSpec, layout_of
 from runners._profile_litert import profile
+from runners._trace_litert import trace
 
 
 @RUNNERS.register
@@ -78,6 +79,16 @@ class LitertCpu(Runner):
         """Each operator alone, on made-up values: the interpreter has no profiler."""
         path = model_file(artifact, folder)
         return profile(path, options.threads, len(images))
+
+    def trace(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Iterable[NDArray[Any]],
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """From an interpreter that keeps all tensors."""
+        return trace(model_file(artifact, folder), options.threads, images)
 
 
 class LitertSession(Session):

@@ -6,7 +6,7 @@ are found by the names in the manifest; image (n, 3, h, w) float32, outputs of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from harness.interfaces import (
 )
 from harness.records import Artifact, TensorSpec, layout_of
 from runners._profile_ort import profile
+from runners._trace_ort import trace
 
 
 @RUNNERS.register
@@ -89,6 +90,23 @@ class OrtCpu(Runner):
             images,
         )
 
+    def trace(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Iterable[NDArray[Any]],
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """By making them outputs of the file."""
+        ort = require("onnxruntime", extra=self.extra)
+        settings = _settings(ort, options)
+        return trace(
+            model_file(artifact, folder),
+            lambda data: _session(ort, data, settings),
+            artifact.inputs[0].name,
+            images,
+        )
+
 
 def _settings(ort: Any, options: RunOptions) -> Any:
     settings = ort.SessionOptions()
@@ -99,8 +117,9 @@ def _settings(ort: Any, options: RunOptions) -> Any:
     return settings
 
 
-def _session(ort: Any, path: Path, settings: Any) -> Any:
-    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+def _session(ort: Any, model: Path | bytes, settings: Any) -> Any:
+    given = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"])
 
 
 class OrtSession(Session):

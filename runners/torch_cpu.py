@@ -15,7 +15,7 @@ import platform
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from harness.interfaces import (
 )
 from harness.records import Artifact
 from runners._profile_torch import profile
+from runners._trace_torch import trace
 
 Call = Callable[[Any], Any]
 
@@ -105,6 +106,27 @@ class TorchCpu(Runner):
             )
         with self.open(artifact, folder, options) as session:
             return profile(session.run, images)
+
+    def trace(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Iterable[NDArray[Any]],
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """Node by node.
+
+        Raises:
+            Unsupported: a compiled library, which has no layers any more.
+        """
+        if artifact.format == "torch_aoti":
+            raise Unsupported(
+                "AOTInductor compiles the network into one library without layers: compare the"
+                " export with package=export"
+            )
+        torch = require("torch", extra=self.extra)
+        torch.set_num_threads(options.threads)
+        return trace(_load_graph(torch, model_file(artifact, folder)), images)
 
 
 class TorchSession(Session):

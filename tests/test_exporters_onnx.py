@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.errors import BadImage, ExportFailed
 from harness.interfaces import EXPORTERS, RUNNERS, ExportJob, RawOutputs, RunOptions
 from harness.machine import machine_record
+from harness.ranges import METHODS
 from harness.records import Artifact, ModelSpec, Scalar
 
 torch = pytest.importorskip("torch", reason="exporters start from a torch network")
@@ -26,7 +27,7 @@ pytest.importorskip("onnxruntime", reason="runs what was exported")
 from torch import nn  # noqa: E402  # after the skip
 
 from exporters._int8_sums import saturates  # noqa: E402  # after the skip
-from exporters._ort_quantize import CALIBRATIONS, tail  # noqa: E402  # after the skip
+from exporters._ort_quantize import tail  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
 Calibration = Callable[[], Iterator[Images]]
@@ -176,7 +177,7 @@ def test_int8_leaves_the_joining_of_the_heads_in_float(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(set(CALIBRATIONS) - {"minmax"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"minmax"}))
 def test_int8_calibrated_by_histograms(
     tiny_spec: ModelSpec,
     tiny_images: Images,

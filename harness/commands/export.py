@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import artifacts, config
@@ -19,9 +20,17 @@ from harness.model_file import take
 from harness.plan import export_tasks
 from harness.records import encode
 from harness.registry import load_file
+from harness.requests import Request, parse
 
 TUNING = "tuning"
 """What lines of a child's log begin with that say how a search goes."""
+
+
+def keeping(exporter: str, layers: Sequence[str]) -> str:
+    """The request for ``exporter`` with these layers in float."""
+    given = parse(exporter)
+    options = {**given.options, "keep_float": "/".join(layers)}
+    return str(Request(name=given.name, options=options))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -34,6 +43,8 @@ def export(options: argparse.Namespace) -> int:
     if options.tune:
         joint = "," if ":" in options.exporter else ":"
         asked["exporters"] = [f"{options.exporter}{joint}tune={options.tune}"]
+    if options.keep_float:
+        asked["exporters"] = [keeping(asked["exporters"][0], options.keep_float.split(","))]
     if options.recipe:
         asked["recipes"] = [options.recipe]
     for key in ("weights", "labels"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import config
 from harness.commands.adopt import folder_of
+from harness.commands.layers import show_layers
 from harness.commands.run import carry_out, overrides, plugin_paths, started
 from harness.errors import BadConfig
 from harness.plan import plan_against, plan_artifact
@@ -24,7 +25,9 @@ def latency(options: argparse.Namespace) -> int:
 
 
 def parity(options: argparse.Namespace) -> int:
-    """Compare an artifact with its golden answers."""
+    """Compare an artifact with its golden answers, or exports layer by layer."""
+    if options.layers:
+        return show_layers(options)
     return _measure(options, "parity")
 
 
