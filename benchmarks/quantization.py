@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run as a script, the checkout is not on the path u
 from harness.config import Calibration, Matrix
 from harness.errors import DetbenchError
 from harness.ranges import METHODS
-from harness.trials import Trial, Trials
+from harness.trials import HEAD, Trial, Trials, row
 
 FLOAT = ("none", "torch_float")
 REAL = ("onnx_int8", "tflite_int8", "torch_int8:package=export")
@@ -42,11 +42,8 @@ ROWS = {
 
 def line(trial: Trial) -> str:
     """One row of the table."""
-    label = trial.exporter if trial.recipe == "none" else f"{trial.recipe} {trial.exporter}"
-    dbs = (trial.logits_db, trial.offsets_db)
-    signal = " ".join("   –" if db is None else f"{db:5.1f}" for db in dbs)
-    drop = f"{100 * trial.drop:+5.2f} [{100 * trial.low:+.2f}, {100 * trial.high:+.2f}]"
-    return f"{label:50} {100 * trial.value:6.2f}  {drop:24} {signal}  {trial.verdict}"
+    named = trial.exporter if trial.recipe == "none" else f"{trial.recipe} {trial.exporter}"
+    return row(named, trial)
 
 
 def main() -> None:
@@ -66,7 +63,7 @@ def main() -> None:
         images=given.images,
         calibration=Calibration(data=given.calibration),
     )
-    print(f"{'':50} VOC12   drop in points           SQNR, dB")
+    print(HEAD)
     with Trials(matrix) as trials:
         print(line(trials.run(*FLOAT)), flush=True)
         for recipe, exporter in ROWS[given.rows]:

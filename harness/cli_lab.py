@@ -11,6 +11,7 @@ def add_lab_commands(commands: Commands) -> None:
     """Which layers can be pruned, and which way to compress and export is best."""
     _sensitivity(commands)
     _search(commands)
+    _mixed(commands)
 
 
 def _sensitivity(commands: Commands) -> None:
@@ -94,4 +95,35 @@ def _search(commands: Commands) -> None:
     parser.add_argument("--no-report", action="store_true", help="write records only")
     parser.add_argument("--no-pictures", action="store_true", help="no pictures in the report")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_json(parser)
+
+
+def _mixed(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "mixed",
+        "mixed",
+        "Find the fewest layers to keep in float so that an int8 export loses little enough.",
+    )
+    parser.add_argument("model", help="name or name:key=value, such as mb2_ssd_lite")
+    parser.add_argument("exporter", help="an int8 exporter, name or name:key=value")
+    parser.add_argument("--recipe", help="done to the network first, such as prune:0.8")
+    parser.add_argument(
+        "--drop",
+        type=float,
+        default=1.0,
+        metavar="AP",
+        help="points of VOC12 mAP that may be lost; default: %(default)s",
+    )
+    add_weights(parser)
+    parser.add_argument("--data", metavar="NAME", help="see detbench list datasets")
+    parser.add_argument("--images", type=int, metavar="N", help="how many are scored")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="any key of the matrix, such as calibration.images=200",
+    )
     add_json(parser)

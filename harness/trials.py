@@ -52,6 +52,18 @@ class Trial(NamedTuple):
         return verdict(-self.high, -self.low)
 
 
+HEAD = f"{'':50} VOC12   drop in points           SQNR, dB"
+"""Over rows; the two ratios are those of logits and offsets."""
+
+
+def row(label: str, trial: Trial) -> str:
+    """A trial as a line of a table: mAP in points, its drop with interval, SQNR, verdict."""
+    dbs = (trial.logits_db, trial.offsets_db)
+    signal = " ".join("    –" if db is None else f"{db:5.1f}" for db in dbs)
+    drop = f"{100 * trial.drop:+5.2f} [{100 * trial.low:+.2f}, {100 * trial.high:+.2f}]"
+    return f"{label:50} {100 * trial.value:6.2f}  {drop:24} {signal}  {trial.verdict}"
+
+
 class Trials:
     """Trials of one matrix, of which model, weights, data, images and calibration are taken.
 

@@ -27,7 +27,8 @@ class Scheme(NamedTuple):
         bits: so many integers stand for the range, 2 ** bits of them or one less.
         per_channel: each output channel has a range of its own.
         symmetric: zero is in the middle and is the integer 0.
-        ranges: which range is represented, one of `harness.ranges.METHODS`.
+        ranges: which range is represented, one of `harness.ranges.METHODS`; of weights, too few
+            for a histogram in each channel, one of `WEIGHT_RANGES`.
     """
 
     bits: int
@@ -54,6 +55,7 @@ ACTIVATION_OPTIONS: Options = {
     "symmetric_activations": None,
     "activation_ranges": None,
 }
+WEIGHT_RANGES = ("minmax", "percentile", "mse")
 MOST_WEIGHT_BITS, MOST_ACTIVATION_BITS = 8, 16
 
 
@@ -64,7 +66,7 @@ def weight_scheme(recipe: str, options: Mapping[str, Scalar]) -> Scheme:
         _bits(recipe, "weights", options, default.bits, 2, MOST_WEIGHT_BITS),
         _truth(recipe, "per_channel", options, default.per_channel),
         _truth(recipe, "symmetric", options, default.symmetric),
-        _ranges(recipe, "ranges", options, default.ranges),
+        _ranges(recipe, "ranges", options, default.ranges, WEIGHT_RANGES),
     )
 
 
@@ -75,7 +77,7 @@ def activation_scheme(recipe: str, options: Mapping[str, Scalar]) -> Scheme:
         _bits(recipe, "activations", options, default.bits, 4, MOST_ACTIVATION_BITS),
         False,
         _truth(recipe, "symmetric_activations", options, default.symmetric),
-        _ranges(recipe, "activation_ranges", options, default.ranges),
+        _ranges(recipe, "activation_ranges", options, default.ranges, METHODS),
     )
 
 
@@ -112,5 +114,11 @@ def _truth(recipe: str, key: str, options: Mapping[str, Scalar], default: bool) 
     raise BadConfig(f"recipe {recipe} got {key}={value}: give true or false")
 
 
-def _ranges(recipe: str, key: str, options: Mapping[str, Scalar], default: str) -> str:
-    return default if options[key] is None else choice(recipe, key, options, METHODS)
+def _ranges(
+    recipe: str,
+    key: str,
+    options: Mapping[str, Scalar],
+    default: str,
+    allowed: tuple[str, ...],
+) -> str:
+    return default if options[key] is None else choice(recipe, key, options, allowed)
