@@ -115,21 +115,21 @@ def test_a_search_measures_each_combination_once_and_goes_on(
 ) -> None:
     monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
     asked = [*command, "--recipes", "none,prune:0.5..1", "--max-size-mb", "1"]
-    assert main([*asked, "--trials", "2"]) == 0
+    assert main([*asked, "--trials", "1"]) == 0
     (path,) = (tmp_path / "results").rglob("search.json")
     first = json.loads(path.read_text())
-    assert len({one["recipe"] for one in first}) == 2
+    assert len(first) == 1
     assert all(one["fits"] and one["latency_ns"] > 0 and len(one["cells"]) == 2 for one in first)
     front = path.parent.with_name("search-grid-front")
     measured = [json.loads(file.read_text())["cell"] for file in front.rglob("cells/*.json")]
     assert {cell["measure"] for cell in measured} == {"accuracy", "latency"}
     records = {file: file.stat().st_mtime_ns for file in path.parent.rglob("cells/*.json")}
-    assert main([*asked, "--trials", "3"]) == 0
+    assert main([*asked, "--trials", "2"]) == 0
     again = json.loads(path.read_text())
-    assert len(again) == 3
-    assert again[:2] == first, "the same seed asks the same, and records are kept"
+    assert len({one["recipe"] for one in again}) == 2
+    assert again[:1] == first, "the same seed asks the same, and records are kept"
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in records.items())
-    assert "3 combinations, 3 within the limits" in capsys.readouterr().out
+    assert "2 combinations, 2 within the limits" in capsys.readouterr().out
     assert main([*command, "--recipes", "none", "--trials", "1", "--max-size-mb", "0.00001"]) == 1
     said = capsys.readouterr()
     assert "too large" in said.err
