@@ -90,10 +90,8 @@ def _caption(series: Sequence[Series]) -> str:
     if not several:
         return "No way to run it was timed with more than one number of threads."
     best, worst = max(several, key=_gain), min(several, key=_gain)
-    said = (
-        f"{best.label} gains most from threads: {_gain(best):.2f}× from {min(best.ms)} to"
-        f" {max(best.ms)}."
-    )
+    how = "gains most from threads" if _gain(best) > 1 else "loses least with threads"
+    said = f"{best.label} {how}: {_gain(best):.2f}× from {min(best.ms)} to {max(best.ms)}."
     if worst is not best:
-        said += f" {worst.label} gains least: {_gain(worst):.2f}×."
+        said += f" {worst.label}: {_gain(worst):.2f}×."
     return said

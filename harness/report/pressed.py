@@ -127,13 +127,16 @@ def heat(entries: Sequence[Entry], looks: Mapping[str, Look], title: str, key: s
     if not drawn:
         return None
     order = (_ranking(entries, 0), _ranking(entries, 1))
-    caption = "Each point is the median of a sixtieth of the run. "
-    if order[0] == order[1]:
-        caption += "The order of the exports is the same at the end as at the start."
-    else:
+    caption = "Each point is the median of a sixtieth of the run."
+    if order[0] != order[1]:
         caption += (
-            f"The order changed: first {', '.join(order[0])}; at the end {', '.join(order[1])}."
+            f" The order changed: first {', '.join(order[0])}; at the end {', '.join(order[1])}."
         )
+    elif len(order[0]) > 1:
+        caption += " The order of the exports is the same at the end as at the start."
+    busy = [e.export for e in entries if e.record and e.record.state == "tainted"]
+    if busy:
+        caption += f" Tainted, so a busy machine may have slowed it: {', '.join(busy)}."
     return lines(
         drawn,
         looks,
@@ -199,6 +202,7 @@ def _heat_line(entry: Entry, ranks: tuple[list[str], list[str]]) -> TableLine:
     samples, at = _samples(entry)
     first, last = sustained.first_and_last(samples)
     throttled = sustained.time_to_throttle_s(samples, at)
+    tainted = ("tainted",) if entry.record and entry.record.state == "tainted" else ()
     places = [order.index(_label(entry)) + 1 for order in ranks]
     moved = places[0] != places[1]
     return TableLine(
@@ -210,7 +214,7 @@ def _heat_line(entry: Entry, ranks: tuple[list[str], list[str]]) -> TableLine:
             Value(text=milliseconds(last), sort=last / NS_PER_MS, note=f"{last / first:.2f}×"),
             blank("it did not")
             if throttled is None
-            else Value(text=f"{throttled:,.0f}", sort=throttled),
+            else Value(text=f"{throttled:,.0f}", sort=throttled, marks=tainted),
             Value(
                 text=f"{places[0]} to {places[1]}" if moved else str(places[0]),
                 sort=places[1],

@@ -159,7 +159,7 @@ def speed_ups(group: Group, looks: Mapping[str, Look], timings: Timings) -> Char
         key=f"{group.key}-speedup",
         title=group.title,
         caption=(
-            f"{best.label} gains {most[1]:.2f}× with {most[0]:g} threads"
+            f"{best.label} is {most[1]:.2f}× as fast with {most[0]:g} threads"
             f" ({100 * most[1] / most[0]:.0f} % parallel efficiency){least}. The dotted line is as"
             " many times faster as there are threads."
         ),
