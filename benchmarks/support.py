@@ -7,7 +7,8 @@
 Each model gets deterministic random weights, is exported from scratch and held to the float network
 on 8 drawn scenes: the tasks of ``detbench run --measures parity``, by the same code, but all of one
 exporter in one process, which imports its frameworks once. What was found goes to
-``benchmarks/support.json``, beside what earlier calls found, and from there to ``docs/support.md``.
+``benchmarks/support.json``, beside what earlier calls found, and from there to ``docs/support.md``
+and, in short, to the README.
 
 With random weights int8 says little about accuracy: a network that was never trained has ranges
 that no quantizer is made for. So an int8 export that runs and misses the parity threshold counts as
@@ -45,6 +46,8 @@ from harness.worker import perform
 
 FOUND = ROOT / "benchmarks" / "support.json"
 TABLE = ROOT / "docs" / "support.md"
+README = ROOT / "README.md"
+MARK = re.compile(r"(<!-- made by benchmarks/support.py -->\n).*?(<!-- end -->\n)", re.DOTALL)
 CLASSES = 21
 LINE = "support: "
 """How a child's lines begin; frameworks print others."""
@@ -209,12 +212,36 @@ def square(one: dict[str, Any] | None) -> str:
     return "runs" if one["state"] == "parity-failed" else str(one["state"])
 
 
-def table(found: dict[str, Any]) -> str:
-    """The page, from the file alone."""
-    pairs = sorted(
+def pairs_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every exporter with its runner that was tried, float before int8."""
+    return sorted(
         {(c["exporter"], c["runner"]) for m in found["models"].values() for c in m["cells"]},
         key=lambda pair: (EXPORTERS.get(pair[0]).precision, pair),
     )
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The README's table: a word for each model and exporter."""
+    pairs = pairs_of(found)
+    lines = [
+        f"| model | {' | '.join(f'`{exporter}`' for exporter, _ in pairs)} |",
+        "|" + "---|" * (len(pairs) + 1),
+    ]
+    for name, model in sorted(found["models"].items()):
+        cells = {(c["exporter"], c["runner"]): c for c in model["cells"]}
+        words = (square(cells.get(pair)).split()[0] for pair in pairs)
+        lines.append(f"| `{name}` | {' | '.join(words)} |")
+    return "\n".join(lines) + "\n"
+
+
+def in_readme(text: str, found: dict[str, Any]) -> str:
+    """The README with its table made again."""
+    return MARK.sub(lambda marks: f"{marks[1]}{summary(found)}{marks[2]}", text)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The page, from the file alone."""
+    pairs = pairs_of(found)
     head = ["model", "input", "parameters", "MACs", *(f"`{e}` → `{r}`" for e, r in pairs)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     reasons = []
@@ -234,9 +261,16 @@ def table(found: dict[str, Any]) -> str:
     return PAGE.format(
         table="\n".join(lines),
         reasons="\n".join(reasons) or "Nothing failed.",
-        missing=", ".join(f"`{text}`" for text in everything() if text not in found["models"])
-        or "none",
+        missing=", ".join(f"`{text}`" for text in untried(found, pairs)) or "none",
     )
+
+
+def untried(found: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Models and exporters of this repository without a row or a column."""
+    models = [text for text in everything() if text not in found["models"]]
+    tried = {exporter for exporter, _ in pairs}
+    own = sorted(path.stem for path in (ROOT / "exporters").glob("[!_]*.py"))
+    return models + [name for name in own if name not in tried]
 
 
 PAGE = """# Which model goes through which exporter
@@ -256,7 +290,7 @@ network on 8 drawn scenes. The figures are the ratio of signal to error in dB, l
 
 {reasons}
 
-## Models not tried yet
+## Models and exporters not tried yet
 
 {missing}
 """
@@ -280,6 +314,8 @@ def main() -> None:
                 FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(text, {f"{one['exporter']} {one['runner']}": square(one) for one in rows})
     TABLE.write_text(table(found), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(in_readme(text, found), encoding="utf-8")
 
 
 if __name__ == "__main__":

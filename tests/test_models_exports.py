@@ -1,7 +1,8 @@
-"""Detectors with operators of their own through ONNX and TFLite on small inputs, against PyTorch.
+"""Every model through ONNX, and operators of their own through TFLite, on small inputs.
 
-Hard swish and squeeze-and-excite, dilated branches that are joined, fire modules and pools,
-TensorFlow's padding. Every model by every exporter at full size is `benchmarks/support.py`.
+TFLite takes those with hard swish and squeeze-and-excite, dilated branches that are joined, fire
+modules and pools, TensorFlow's padding, a wide dilation. Every model by every exporter at full size
+is `benchmarks/support.py`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ import numpy as np
 import pytest
 
 from benchmarks.support import deterministic
-from harness.interfaces import MODELS, RUNNERS, RunOptions
+from harness.interfaces import EXPORTERS, MODELS, RUNNERS, RunOptions
 from harness.records import ModelSpec
+from harness.registry import ROOT
 from tests.conftest import MakeArtifact
 
 torch = pytest.importorskip("torch", reason="the networks are built in torch")
 
-FAMILIES = (
+TFLITE = (
     "mb3_small_ssd_lite",
     "rfb_320_face",
     "sq_ssd_lite",
     "ssdlite_mobilenet_v2_coco",
+    "vgg16_ssd",
+)
+PAIRS = (
+    *(("onnx_float", "ort_cpu", path.stem) for path in sorted((ROOT / "models").glob("[!_]*.py"))),
+    *(("tflite_float", "litert_cpu", name) for name in TFLITE),
 )
 SIZE = (96, 128)
 """Not square, so that nobody takes one side for the other."""
@@ -51,19 +58,20 @@ def small(name: str) -> ModelSpec:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_exports_answer_what_the_network_does(name: str, export_artifact: MakeArtifact) -> None:
-    for module in ("onnxscript", "tensorflow"):
-        pytest.importorskip(module, reason="both exporters take part")
+@pytest.mark.parametrize(("exporter", "runner", "name"), PAIRS)
+def test_exports_answer_what_the_network_does(
+    exporter: str, runner: str, name: str, export_artifact: MakeArtifact
+) -> None:
+    for module in EXPORTERS.get(exporter).modules:
+        pytest.importorskip(module, reason=f"{exporter} needs it")
     spec = small(name)
     image = np.random.default_rng(2).normal(0, 1, (1, 3, *SIZE)).astype(np.float32)
     with torch.no_grad():
         expected = [answer.numpy() for answer in spec.build()(torch.from_numpy(image))]
-    for exporter, runner in (("onnx_float", "ort_cpu"), ("tflite_float", "litert_cpu")):
-        artifact, folder = export_artifact(exporter, spec)
-        (tensor,) = artifact.inputs
-        given = image if tensor.layout == "NCHW" else image.transpose(0, 2, 3, 1)
-        with RUNNERS.get(runner)().open(artifact, folder, RunOptions(threads=1)) as session:
-            found = session.run(np.ascontiguousarray(given))
-        for got, want in zip(found, expected, strict=True):
-            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    artifact, folder = export_artifact(exporter, spec)
+    (tensor,) = artifact.inputs
+    given = image if tensor.layout == "NCHW" else image.transpose(0, 2, 3, 1)
+    with RUNNERS.get(runner)().open(artifact, folder, RunOptions(threads=1)) as session:
+        found = session.run(np.ascontiguousarray(given))
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())

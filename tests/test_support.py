@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.support import FOUND, TABLE, VARIANTS, deterministic, merge, square, table
+from benchmarks.support import (
+    FOUND,
+    README,
+    TABLE,
+    VARIANTS,
+    deterministic,
+    in_readme,
+    merge,
+    square,
+    summary,
+    table,
+)
 from harness.registry import ROOT
 
 
@@ -18,6 +29,12 @@ def committed() -> dict[str, Any]:
 
 def test_the_committed_table_is_what_was_found() -> None:
     assert TABLE.read_text(encoding="utf-8") == table(committed())
+
+
+def test_the_readme_holds_the_same_table_in_short() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert summary(committed()) in text
+    assert in_readme(text, committed()) == text
 
 
 def test_every_model_is_named() -> None:
