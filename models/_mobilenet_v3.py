@@ -61,7 +61,7 @@ class Block(nn.Module):
         super().__init__()
         kernel, hidden, outputs, squeeze, activation, stride = row
         self.stride = stride
-        # The published state dicts have the squeeze first, and one activation object twice.
+        # The published state dicts have the squeeze first.
         self.se = SqueezeExcite(outputs) if squeeze else None
         self.conv1 = nn.Conv2d(inputs, hidden, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
@@ -70,6 +70,7 @@ class Block(nn.Module):
             hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False
         )
         self.bn2 = nn.BatchNorm2d(hidden)
+        self.nolinear2 = activation()  # quantizers look for one activation behind one convolution
         self.conv3 = nn.Conv2d(hidden, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
@@ -80,7 +81,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.nolinear1(self.bn1(self.conv1(x)))
-        y = self.nolinear1(self.bn2(self.conv2(y)))
+        y = self.nolinear2(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         if self.se is not None:
             y = self.se(y)
