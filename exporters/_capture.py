@@ -112,8 +112,9 @@ def bad_count(name: str, value: Scalar, low: int, high: int) -> str | None:
 
 
 @contextmanager
-def toolchain(tool: str, model: str) -> Iterator[None]:
-    """Run a foreign tool: its known noise is silent, its errors become one sentence.
+def toolchain(tool: str, model: str, advice: str = "") -> Iterator[None]:
+    """Run a foreign tool: its known noise is silent, its errors become one sentence, which ends
+    with ``advice``.
 
     Raises:
         ExportFailed: whatever the tool raised, by its first line. Our own errors pass.
@@ -129,7 +130,8 @@ def toolchain(tool: str, model: str) -> Iterator[None]:
         except (DetbenchError, MemoryError):
             raise
         except Exception as error:
-            raise ExportFailed(f"{tool} cannot export {model}: {first_line(error)}") from error
+            said = f"{tool} cannot export {model}: {first_line(error)}"
+            raise ExportFailed(f"{said}; {advice}" if advice else said) from error
 
 
 @contextmanager

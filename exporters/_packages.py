@@ -19,7 +19,7 @@ def write_package(program: Any, job: ExportJob, batch: int = 1) -> Exported:
     package = str(job.options["package"])
     path = job.folder / FILE
     if package == "aoti":
-        with toolchain("AOTInductor", job.spec.name):
+        with toolchain("AOTInductor", job.spec.name, "package=export needs no compiler"):
             compile_package(program, path)
     else:
         torch = require("torch", extra="torch")
