@@ -31,6 +31,14 @@ LAYERS = (
         chosen="dense, 6x2 vectors",
         reason="10% of the weights are zero, too few to gain",
     ),
+    LayerChoice(  # as written by an older version
+        layer="24→144 at 75×75",
+        sparsity=0.9,
+        dense_us=300.0,
+        sparse_us=100.0,
+        chosen="sparse 1x1, 1x12 vectors",
+        reason="measured",
+    ),
 )
 
 
@@ -47,8 +55,10 @@ def test_each_layer_of_each_export_is_one_line_the_slowest_first() -> None:
     table = layers_table(joined_with(LAYERS))
     keys = [column.key for column in table.columns]
     lines = [dict(zip(keys, line.values, strict=True)) for line in table.lines]
-    assert [line["layer"].text for line in lines] == ["16→96 at 150×150", "96→576 at 19×19"] * 2
-    slow, fast = lines[:2]
+    places = ["16→96 at 150×150", "96→576 at 19×19", "24→144 at 75×75"]
+    assert [line["layer"].text for line in lines] == places * 2
+    slow, fast, older = lines[:3]
+    assert (older["gain"].text, older["rate"].note) == ("3.00", "not timed")
     assert (fast["gain"].text, fast["rate"].text) == ("4.00", "36.4")
     assert (fast["mflop"].text, fast["kbytes"].text, fast["intensity"].text) == (
         "4.00",

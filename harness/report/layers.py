@@ -59,7 +59,8 @@ def layers_table(joined: Joined) -> Table:
 
 
 def _line(entry: Entry, layer: LayerChoice) -> Line:
-    taken = layer.chosen_us
+    older = layer.dense_us if layer.chosen.startswith("dense") else layer.sparse_us
+    taken = layer.chosen_us or older
     flops, moved = 2 * layer.macs, layer.moved_bytes
     return Line(
         values=(
