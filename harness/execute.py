@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +23,7 @@ from harness.children import excerpt, run_child
 from harness.config import Matrix
 from harness.errors import ArtifactDamaged
 from harness.estimate import Estimator, export_limit_s
+from harness.interfaces import RUNNERS
 from harness.lint.single import lint_record
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress
@@ -229,11 +231,15 @@ class Execution:
         return float(self.matrix.timeout_s) + more
 
     def children(self, tasks: Sequence[tuple[MeasureTask, str]]) -> list[ChildResult]:
-        """Run tasks that take turns, as many of the first ones as memory has room for."""
-        if len(tasks) == 1:
+        """Run tasks that take turns, as many of the first ones as memory has room for.
+
+        One on another machine runs alone: a board serves one client after the other.
+        """
+        here = list(takewhile(lambda one: not RUNNERS.get(one[0].cell.runner).remote, tasks))
+        if len(here) < 2:
             return [self._child(*tasks[0])]
         return run_together(
-            tasks,
+            here,
             folder=self.folder.path,
             timeout_s=self.limit_s(tasks[0][0]),
             seed=self.matrix.latency.seed,
