@@ -283,7 +283,7 @@ def test_an_unreadable_calibration_image_keeps_its_own_error(
         ("onnx_float", {"opset": 12}, "option opset=12 is out of range"),
         ("onnx_float", {"opset": 99}, "from 18 to 23"),
         ("onnx_float", {"batch": 0}, "option batch=0 is out of range"),
-        ("onnx_int8", {"calibration": "median"}, "give minmax or entropy or percentile"),
+        ("onnx_int8", {"calibration": "median"}, "give minmax or percentile or entropy or mse"),
         ("onnx_int8", {"opset": 17}, "from 18 to 23"),
         ("onnx_int8", {"reduce_range": "no"}, "give true, false or null"),
     ],
