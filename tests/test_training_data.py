@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from harness.errors import BadCheckpoint, BadConfig
 from harness.interfaces import MODELS
 from models._checkpoint import load_weights
 from models.training import Stage, TrainOptions, train
+from models.training.batches import Input, open_feed
 from models.training.order import Order, repeat_factors
 from models.training.parts import make_optimizer, part_of, set_training
 from models.training.rates import factor
 from models.training.scoring import HeldOut
+from models.training.settle import settle
 from models.training.shipping import read_manifest
 from models.training.starting import start
 from models.training.state import Progress, Validation, read
@@ -371,6 +374,27 @@ def test_an_interrupted_training_validates_as_an_uninterrupted_one(
     assert [each.images for each in whole.validations] == [16, 32]
     assert parts.validations == whole.validations
     assert parts.sha256 == whole.sha256
+
+
+def test_statistics_of_the_result_are_those_of_its_weights(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    options = TrainOptions(**base, settle=32, freeze="none")
+    spec = MODELS.get("tiny_ssd")(LABELS)
+    feed = open_feed(spec, options)
+    network = spec.build()
+    norm = network.base_net[0][1]
+    frozen = copy.deepcopy(network)
+    norm.running_mean.fill_(1e3)  # as after an average that does not fit
+    settle(network, spec, feed, options)
+    shown = Input((64, 64), False, spec.priors)
+    seen = [network.base_net[0][0](feed.batch(first, 16, shown).images) for first in (0, 16)]
+    expected = torch.stack([each.mean((0, 2, 3)) for each in seen]).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected, atol=1e-4, rtol=1e-4)
+    assert norm.momentum == frozen.base_net[0][1].momentum
+    assert not norm.training
+    settle(frozen, spec, feed, msgspec.structs.replace(options, freeze="base"))
+    assert not frozen.base_net[0][1].running_mean.any()
 
 
 def test_progress_counts_patience_from_the_best() -> None:

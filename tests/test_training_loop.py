@@ -48,6 +48,7 @@ def options(folder: Path, **changes: Any) -> TrainOptions:
         "workers": 0,
         "save_seconds": 1e-6,
         "evaluate": 0,
+        "settle": 0,
     }
     return TrainOptions(**{**plain, **changes})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from models.training.augment import Augmentation, augment
 from models.training.matching import match
 from models.training.options import Stage, TrainOptions
 from models.training.order import Order, repeat_factors
-from models.training.store import Images
+from models.training.store import Images, open_images
 
 
 class Batch(NamedTuple):
@@ -94,6 +95,19 @@ def make_feed(store: Images, spec: ModelSpec, options: TrainOptions) -> Feed:
         options.seed,
         Order(len(store), options.seed, factors),
     )
+
+
+def open_feed(spec: ModelSpec, options: TrainOptions) -> Feed:
+    """What the training that ``options`` describe sees; reads the data set where it is new."""
+    store = open_images(
+        options.data,
+        options.data_images,
+        Path(options.cache),
+        labels=spec.labels,
+        workers=options.workers,
+        in_memory=options.images_in == "memory",
+    )
+    return make_feed(store, spec, options)
 
 
 def stage_size(stage: Stage, image: ImageSpec) -> Size:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from harness.errors import BadConfig, DetbenchError
 from harness.records import ModelSpec
 from models._ssd import Ssd
-from models.training.batches import Batch, Input, batches, make_feed, stage_size
+from models.training.batches import Batch, Input, batches, open_feed, stage_size
 from models.training.distill import Teacher, distilled
 from models.training.loss import Answers, Loss, Targets, multibox
 from models.training.options import Distill, Stage, TrainOptions
@@ -25,6 +25,7 @@ from models.training.parts import make_optimizer, set_rates, set_training
 from models.training.pretrain import pretrain
 from models.training.rates import factor
 from models.training.scoring import HeldOut
+from models.training.settle import settle
 from models.training.state import (
     BEST,
     STATE,
@@ -37,7 +38,6 @@ from models.training.state import (
     save,
     write,
 )
-from models.training.store import Images, open_images
 
 AfterStep = Callable[[int], None]
 """Called after each optimizer step with its number, counted from 1."""
@@ -108,7 +108,7 @@ class Trainer:
         set_training(self.network, options.freeze)
         self.average = Average(self.network, options.average)
         self.optimizer = make_optimizer(self.network, options)
-        self.feed = make_feed(_images(spec, options), spec, options)
+        self.feed = open_feed(spec, options)
         self.progress = Progress(notes=notes)
         self.best: dict[str, Tensor] | None = None
         self.state = None if options.out is None else Path(options.out) / STATE
@@ -168,8 +168,12 @@ class Trainer:
 
     def load_result(self) -> None:
         """Load into the network what the training answers: the best weights, else the average."""
-        self.network.load_state_dict(self.average.values if self.best is None else self.best)
-        self.network.eval()
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+            self.network.eval()
+            return
+        self.network.load_state_dict(self.average.values)
+        settle(self.network, self.spec, self.feed, self.options)
 
     def _fed(self, plan: list[Step]) -> Iterator[tuple[Step, Batch]]:
         """Each step with its batch, stage by stage."""
@@ -259,17 +263,19 @@ class Trainer:
         return last or (step.first + batch) // every > step.first // every
 
     def _validate(self, images: int) -> None:
-        """Score the averaged weights and keep them where they are the best so far."""
+        """Score the averaged weights, settled, and keep them where they are the best so far."""
         assert self.around.held_out is not None
         own = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average.values)
+        settle(self.network, self.spec, self.feed, self.options)
         score = self.around.held_out.score(self.network, self.options)
+        settled = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.network.load_state_dict(own)
         set_training(self.network, self.options.freeze)
         found = Validation(images=images, loss=score.loss or 0.0, map=score.value or 0.0)
         self._advance(validations=(*self.progress.validations, found))
         if self.progress.best == found:
-            self.best = {key: value.clone() for key, value in self.average.values.items()}
+            self.best = settled
             if (path := self._file(BEST)) is not None:
                 write(path, self.best)
 
@@ -313,14 +319,3 @@ class Trainer:
                 self.options,
                 self.spec.labels,
             )
-
-
-def _images(spec: ModelSpec, options: TrainOptions) -> Images:
-    return open_images(
-        options.data,
-        options.data_images,
-        Path(options.cache),
-        labels=spec.labels,
-        workers=options.workers,
-        in_memory=options.images_in == "memory",
-    )

@@ -91,6 +91,8 @@ class TrainOptions(Record, frozen=True, kw_only=True):
         weight_decay: on convolution kernels only.
         average: decay per step of the moving average of the weights that is kept as the result;
             0 keeps the weights themselves.
+        settle: training images over which the result's batch norm statistics are counted
+            (`models.training.settle`); 0 keeps the average of those during the training.
         negatives: background priors per matched prior in the class loss.
         match_iou: a prior takes the object it overlaps most if the IoU is at least this; every
             object keeps its best prior whatever the IoU.
@@ -143,6 +145,7 @@ class TrainOptions(Record, frozen=True, kw_only=True):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 0.02
     average: float = 0.998
+    settle: int = 256
     negatives: float = 3.0
     match_iou: float = 0.5
     clip_norm: float = 5.0
@@ -223,7 +226,7 @@ def _check_numbers(options: TrainOptions) -> None:
             raise BadConfig(
                 f"training option {name} is {getattr(options, name)}: give 0 or more and below 1"
             )
-    for name in ("evaluate", "validate_every", "patience", "workers"):
+    for name in ("evaluate", "validate_every", "patience", "workers", "settle"):
         if getattr(options, name) < 0:
             raise BadConfig(f"training option {name} is {getattr(options, name)}: give 0 or more")
     how = options.distill

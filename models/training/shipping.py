@@ -16,9 +16,11 @@ from harness.provenance import git_revision, versions
 from harness.records import ModelSpec, Options, Record, encode
 from harness.weights import SHIPPED
 from models._checkpoint import load_weights, save_weights
+from models.training.batches import open_feed
 from models.training.options import TrainOptions
 from models.training.scoring import Score, open_held_out
 from models.training.settings import command
+from models.training.settle import settle
 from models.training.starting import find_start
 from models.training.state import BEST, STATE, Validation, progress_in, read
 
@@ -68,7 +70,7 @@ class WeightsManifest(Record, frozen=True, kw_only=True):
 def finish(options: TrainOptions) -> Path:
     """Write and score the weights that the training in ``options.out`` answers.
 
-    Those are the best validated ones, else the averaged ones of the last state.
+    Those are the best validated ones, else the averaged ones of the last state, settled.
 
     Works on a finished training and, for a snapshot, on one that still runs.
 
@@ -86,7 +88,11 @@ def finish(options: TrainOptions) -> Path:
     spec = MODELS.get(options.model)(tuple(state["labels"]), **options.model_options)
     before = _manifest_before(spec, options)
     network = spec.build()
-    network.load_state_dict(state["average"] if progress.best is None else read(out / BEST))
+    if progress.best is None:
+        network.load_state_dict(state["average"])
+        settle(network.to(options.device), spec, open_feed(spec, options), options)
+    else:
+        network.load_state_dict(read(out / BEST))
     path = out / WEIGHTS
     save_weights(network, path)
     manifest = WeightsManifest(

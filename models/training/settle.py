@@ -1,0 +1,47 @@
+"""Batch norm's statistics for weights that were never run: an average of other weights.
+
+A moving average of weights with a moving average of statistics beside it is two things that do not
+belong together: after a change of the input's size, or with few steps, the network answers nonsense
+although the weights are good. So the statistics of the result are counted anew over training images
+(Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, section 3.2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harness.records import ModelSpec
+from models.training.batches import Feed, Input
+from models.training.options import TrainOptions
+from models.training.parts import FROZEN, part_of
+
+BATCH = 16
+
+
+@torch.no_grad()
+def settle(network: nn.Module, spec: ModelSpec, feed: Feed, options: TrainOptions) -> None:
+    """Count the statistics anew over ``options.settle`` images; frozen parts keep theirs.
+
+    The network is left in evaluation mode.
+    """
+    norms = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and part_of(name) not in FROZEN[options.freeze]
+    ]
+    network.eval()
+    if not norms or not options.settle:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    shown = Input((spec.image.height, spec.image.width), False, spec.priors)
+    for first in range(0, options.settle, BATCH):
+        network(feed.batch(first, BATCH, shown).images.to(options.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
