@@ -8,7 +8,6 @@ answer takes, and what loses too much or is too large is not timed.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,6 +18,8 @@ from harness.records import Record
 
 STEP = 0.05
 """Between two values of a range whose ends are not whole."""
+WORST = 1e6
+"""A latency in ms, or a size in MB, that was not measured; the optimizer takes no infinity."""
 _RANGE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)(?![\w.])")
 
 Number = Callable[[str, float, float, float], float]
@@ -99,9 +100,9 @@ class Trial(Record, frozen=True, kw_only=True):
 
     @property
     def values(self) -> tuple[float, float, float]:
-        """mAP, latency and size as the optimizer sees them; the worst where unknown."""
-        latency = math.inf if self.latency_ns is None else self.latency_ns / 1e6
-        size = math.inf if self.size_bytes is None else self.size_bytes / 1e6
+        """mAP, latency in ms and size in MB as the optimizer sees them; the worst where unknown."""
+        latency = WORST if self.latency_ns is None else self.latency_ns / 1e6
+        size = WORST if self.size_bytes is None else self.size_bytes / 1e6
         return -1.0 if self.map is None else self.map, latency, size
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
+from harness.commands.search import Way, _explore
 from harness.errors import BadConfig, UnknownName
 from harness.interfaces import MODELS
 from harness.registry import load_file
@@ -80,6 +82,49 @@ def test_limits_are_broken_by_parts_of_themselves() -> None:
     by_luck = Trial(recipe="a", exporter="e", runner="r", change=-0.01)
     assert violations(by_luck, limits, "no")[2] > 0
     assert max(violations(slow, Limits(), None)) < 0
+
+
+class Pretended:
+    """Answers as a searcher whose pruned networks lose accuracy and gain speed; one way fails."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.done = limits, {}
+        self.ways = [Way("onnx_float", "ort_cpu"), Way("onnx_int8", "ort_cpu"), Way("bad", "r")]
+
+    def trial(self, recipe: str, way: Way) -> tuple[Trial, tuple[float, float, float]]:
+        sparsity = float(recipe.partition(":")[2] or 0)
+        lost = sparsity**4 / 3 + (0.01 if way.exporter == "onnx_int8" else 0.0)
+        found = Trial(recipe=recipe, exporter=way.exporter, runner=way.runner, why="it failed")
+        if way.exporter != "bad":
+            slow = lost > (self.limits.drop or 1)
+            ms = (4 if way.exporter == "onnx_int8" else 10) * (1 - sparsity / 2)
+            found = Trial(
+                recipe=recipe,
+                exporter=way.exporter,
+                runner=way.runner,
+                map=0.8 - lost,
+                change=-lost,
+                size_bytes=4_000_000,
+                latency_ns=None if slow else ms * 1e6,
+                fits=not slow,
+            )
+        broken = violations(found, self.limits, None)
+        answer = found, ((1.0, 1.0, 1.0) if way.exporter == "bad" else broken)
+        self.done[found.name] = answer
+        return answer
+
+
+def test_the_optimizer_learns_where_the_limits_are() -> None:
+    searcher = Pretended(Limits(drop=0.05))
+    options = argparse.Namespace(seed=0, trials=24, quiet=True)
+    spaces = [space("none"), space("prune:0.1..0.95")]
+    _explore(pytest.importorskip("optuna"), searcher, spaces, options)  # type: ignore[arg-type]
+    trials = [trial for trial, _ in searcher.done.values()]
+    first, late = trials[:10], trials[10:]
+    assert len(late) >= 5
+    share = [sum(one.fits for one in part) / len(part) for part in (first, late)]
+    assert share[1] > share[0], "it asks less for what fails"
+    assert front(trials)[0].exporter == "onnx_int8"
 
 
 @pytest.fixture(scope="module")

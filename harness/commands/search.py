@@ -112,13 +112,11 @@ class Searcher:
         self, trial: Trial, why: str, answer: str | None
     ) -> tuple[Trial, tuple[float, float, float]]:
         broken = searching.violations(trial, self.limits, answer)
-        words = [
-            text
-            for text, by in zip(("too slow", "too large", "loses too much"), broken, strict=True)
-            if by > 0
-        ]
-        fits = not words and not why
-        return msgspec.structs.replace(trial, fits=fits, why=why or ", ".join(words)), broken
+        if why:  # told as far outside of all limits, or the optimizer would ask for it again
+            broken = (1.0, 1.0, 1.0)
+        names = ("too slow", "too large", "loses too much")
+        words = [name for name, by in zip(names, broken, strict=True) if by > 0]
+        return msgspec.structs.replace(trial, fits=not words, why=why or ", ".join(words)), broken
 
     def together(self, best: Sequence[Trial]) -> Path:
         """Score the best trials on all images and time them by turns, in a folder of their own.
@@ -224,9 +222,7 @@ def _explore(
             before = len(searcher.done)
             trial, broken = searcher.trial(recipe, Way(*words.split(" ")))
             asked.set_user_attr("broken", broken)
-            failed = trial.map is None
-            state = optuna.trial.TrialState.FAIL if failed else None
-            study.tell(asked, None if failed else trial.values, state=state)
+            study.tell(asked, trial.values)
             if len(searcher.done) > before and not options.quiet:
                 print(f"{before + 1}/{options.trials} {_line(trial)}", file=sys.stderr, flush=True)
 
