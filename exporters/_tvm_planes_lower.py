@@ -150,11 +150,12 @@ class _PlanesLowering(Lowering):
     def _prepare(self) -> None:
         self._network = Network(self._reader, self._lanes)
         self._numbers = {id(step): number for number, step in enumerate(self._network.steps)}
-        self._before = {
-            id(step): found
-            for step in self._network.steps
-            if step.kind == "conv" and (found := self._network.before(step))
-        }
+        self._before: dict[int, tuple[Step, Step]] = {}
+        for step in self._network.steps:
+            found = self._network.before(step) if step.kind == "conv" else None
+            # in a chain without residuals, a layer that ends three cannot begin the next three
+            if found and id(found[0]) not in self._before:
+                self._before[id(step)] = found
         self._inner = {id(window) for _, window in self._before.values()}
 
     def _emit(self, step: Step) -> Any:

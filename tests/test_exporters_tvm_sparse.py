@@ -272,8 +272,27 @@ class OnePixelEach(torch.nn.Module):
         return rows.reshape(1, -1, 3), rows.reshape(1, -1, 4)
 
 
+class Separable(torch.nn.Module):
+    """Depthwise and pointwise by turns, as in MobileNetV1: each pointwise ends three layers that
+    one kernel could compute, and begins the next three.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = torch.nn.Conv2d
+        layers = [conv(3, 12, 3, 2, 1), torch.nn.ReLU()]
+        for _ in range(4):
+            layers += [conv(12, 12, 3, padding=1, groups=12), torch.nn.ReLU()]
+            layers += [conv(12, 12, 1), torch.nn.ReLU()]
+        self.body = torch.nn.Sequential(*layers)
+
+    def forward(self, image: Any) -> tuple[Any, Any]:
+        rows = self.body(image).permute(0, 2, 3, 1)
+        return rows.reshape(1, -1, 3), rows.reshape(1, -1, 4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [OnePixelEach, Odd])
+@pytest.mark.parametrize("kind", [OnePixelEach, Separable, Odd])
 @pytest.mark.parametrize("fused_bytes", [0, 10**9])
 def test_networks_of_other_kinds(
     kind: type[Any],
