@@ -291,7 +291,7 @@ network on 8 drawn scenes. The figures are the ratio of signal to error in dB, l
 {reasons}
 
 XNNPACK, with which LiteRT runs int8, refuses a layer whose input and output scales differ 256 times
-or more. Random weights make such layers (597 times in `mb3_large_ssd_lite`), trained ones do not.
+or more. The random weights of `mb3_large_ssd_lite` make such layers (597 times).
 
 ## Models and exporters not tried yet
 
