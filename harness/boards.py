@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from typing import Any, NamedTuple
 
 from harness.errors import CellCrashed
@@ -51,13 +52,7 @@ def connect(where: Address) -> Any:
         if where.key is None:
             return rpc.connect(where.host, where.port, session_timeout=SESSION_S)
         tracker = rpc.connect_tracker(where.host, where.port)
-        known = tracker.summary()["server_info"]
-        if not any(server["key"] == f"server:{where.key}" for server in known):
-            keys = sorted(server["key"].removeprefix("server:") for server in known)
-            raise CellCrashed(
-                f"the tracker at {where.host}:{where.port} has no board '{where.key}',"
-                f" only {', '.join(keys) or 'none'}: start  detbench device serve --key {where.key}"
-            )
+        _wait_for_board(tracker, where)
         return tracker.request(where.key, session_timeout=SESSION_S, max_retry=1)
     except CellCrashed:
         raise
@@ -65,6 +60,28 @@ def connect(where: Address) -> Any:
         raise CellCrashed(
             f"what answers at {where} is no RPC server of this TVM ({reason(error)})"
         ) from error
+
+
+def _wait_for_board(tracker: Any, where: Address) -> None:
+    """Until the tracker knows it: a board reports there some time after it has started.
+
+    Raises:
+        CellCrashed: it did not for `CONNECT_S` seconds.
+    """
+    until = time.monotonic() + CONNECT_S
+    while True:
+        keys = {
+            server["key"].removeprefix("server:") for server in tracker.summary()["server_info"]
+        }
+        if where.key in keys:
+            return
+        if time.monotonic() > until:
+            raise CellCrashed(
+                f"the tracker at {where.host}:{where.port} has no board '{where.key}',"
+                f" only {', '.join(sorted(keys)) or 'none'}:"
+                f" start  detbench device serve --key {where.key}"
+            )
+        time.sleep(0.2)
 
 
 def reason(error: Exception) -> str:

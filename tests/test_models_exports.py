@@ -57,7 +57,8 @@ def small(name: str) -> ModelSpec:
     with torch.no_grad():
         logits, _ = spec.build()(torch.zeros(1, 3, height, width))
     priors = np.full((logits.shape[1], 4), 0.5, np.float32)
-    return dataclasses.replace(spec, build=build, image=image, priors=priors)
+    # under its own name the session's exports would take it for the whole model
+    return dataclasses.replace(spec, name=f"{name}_small", build=build, image=image, priors=priors)
 
 
 @pytest.mark.slow

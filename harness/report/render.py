@@ -40,13 +40,6 @@ def _filled(template: str, **content: Any) -> str:
     return text
 
 
-def fill(template: str, **content: Any) -> str:
-    """A page of its own, from one of the templates here, with the report's style."""
-    found = _environment(autoescape=True).get_template(template)
-    text: str = found.render(style=_asset("report.css"), **content)
-    return text
-
-
 def markdown(page: Page) -> str:
     """The verdict, the table of all rows and what was not measured, to paste into a page."""
     environment = _environment(autoescape=False, finalize=_finalize)

@@ -8,7 +8,7 @@ from harness.report.chart_lines import Axes, Line, lines
 from harness.report.chart_style import drawing, looks
 from harness.report.chart_svg import Chart
 from harness.report.figures import count
-from harness.report.render import fill
+from harness.report.render import plain
 from harness.sensitivity import Point, Scan
 
 DRAWN = 6
@@ -48,7 +48,7 @@ def page(scan: Scan) -> str:
         )
         for layer in scan.layers
     ]
-    return fill(
+    return plain(
         "sensitivity.html.j2",
         title=f"How far {scan.model} can be pruned, layer by layer",
         sentences=_sentences(scan),
