@@ -26,7 +26,7 @@ from harness.stats import (
     SIGNIFICANT_P,
     positive,
 )
-from harness.verdicts import Outcome, Verdict, sentence
+from harness.verdicts import Verdict, decide
 
 Round = Sequence[Sequence[float] | NDArray[Any]]
 """The samples of one round, turn by turn."""
@@ -127,19 +127,7 @@ def compare(
         widen = student_quantile(0.975, freedom) * error
     below, above = min(below, shift - widen), max(above, shift + widen)
     p = signed_rank(every)
-    outcome: Outcome = "indistinguishable"
-    if p < SIGNIFICANT_P and abs(shift) > bar:
-        outcome = "slower" if shift > 0 else "faster"
-    ratio, low, high, least = (math.exp(shift), math.exp(below), math.exp(above), math.expm1(bar))
-    return Verdict(
-        outcome=outcome,
-        ratio=ratio,
-        low=low,
-        high=high,
-        p=p,
-        needed=least,
-        sentence=sentence(outcome, names, (ratio, low, high), p, least),
-    )
+    return decide((shift, below, above), bar=bar, p=p, significant=SIGNIFICANT_P, names=names)
 
 
 def _floor(spread: float, count: int, per_cell: int) -> float:

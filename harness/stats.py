@@ -23,7 +23,7 @@ from harness._distributions import binomial_cdf, student_quantile
 from harness._mann_whitney import mann_whitney
 from harness.errors import BadInput
 from harness.records import Record
-from harness.verdicts import Outcome, Verdict, cannot_tell, sentence
+from harness.verdicts import Verdict, cannot_tell, decide
 
 __all__ = [
     "Summary",
@@ -258,19 +258,7 @@ def compare(
             widen = student_quantile(0.975, freedom) * standard_error
             below, above = min(below, shift - widen), max(above, shift + widen)
     p = mann_whitney(first, second)
-    outcome: Outcome = "indistinguishable"
-    if p < SIGNIFICANT_P and abs(shift) > bar:
-        outcome = "slower" if shift > 0 else "faster"
-    ratio, low, high, least = (math.exp(shift), math.exp(below), math.exp(above), math.expm1(bar))
-    return Verdict(
-        outcome=outcome,
-        ratio=ratio,
-        low=low,
-        high=high,
-        p=p,
-        needed=least,
-        sentence=sentence(outcome, names, (ratio, low, high), p, least),
-    )
+    return decide((shift, below, above), bar=bar, p=p, significant=SIGNIFICANT_P, names=names)
 
 
 def caching(fresh: Samples, repeated: Samples) -> str | None:

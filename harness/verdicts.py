@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from harness.records import Record
@@ -38,7 +39,38 @@ def cannot_tell(why: str) -> Verdict:
     )
 
 
-def sentence(
+def decide(
+    logs: tuple[float, float, float],
+    *,
+    bar: float,
+    p: float,
+    significant: float,
+    names: tuple[str, str],
+) -> Verdict:
+    """Faster or slower where ``p`` is below ``significant`` and the shift lies beyond ``bar``.
+
+    Args:
+        logs: the logarithm of the ratio, and of both ends of its 95 % interval.
+        bar: on the same scale.
+    """
+    shift = logs[0]
+    outcome: Outcome = "indistinguishable"
+    if p < significant and abs(shift) > bar:
+        outcome = "slower" if shift > 0 else "faster"
+    ratio, low, high = map(math.exp, logs)
+    least = math.expm1(bar)
+    return Verdict(
+        outcome=outcome,
+        ratio=ratio,
+        low=low,
+        high=high,
+        p=p,
+        needed=least,
+        sentence=_sentence(outcome, names, (ratio, low, high), p, least),
+    )
+
+
+def _sentence(
     outcome: Outcome,
     names: tuple[str, str],
     shift: tuple[float, float, float],
