@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import __version__
 from harness.cli_device import device
 from harness.cli_lab import add_lab_commands
-from harness.cli_parts import Commands, add_base, add_folders
+from harness.cli_parts import Commands, add_base, add_folders, add_setting
 from harness.cli_parts import add as _add
 from harness.cli_parts import add_json as _json
 from harness.cli_parts import add_weights as _weights
@@ -143,14 +143,7 @@ def _measuring(group: argparse._ActionsContainer) -> None:
         help="decode by this policy in place of the model's own, such as pytorch-ssd",
     )
     group.add_argument("--tier", choices=["smoke", "rapid", "quick", "normal"])
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="any key of the matrix, such as latency.rounds=3 or timeout_s=900",
-    )
+    add_setting(group, "any key of the matrix, such as latency.rounds=3 or timeout_s=900")
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
@@ -196,7 +189,7 @@ def _export(commands: Commands) -> None:
     parser.add_argument("-o", "--output", type=Path, help="folder for the artifact")
     parser.add_argument("--force", action="store_true", help="export again though it is cached")
     _weights(parser)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    add_setting(parser)
     _json(parser)
 
 
@@ -340,14 +333,7 @@ def _train(commands: Commands) -> None:
     parser.add_argument("--device", metavar="cuda", help="default: cpu")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that prepare images")
     parser.add_argument("--seed", type=int, metavar="N")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="a training option, as --list-options shows them",
-    )
+    add_setting(parser, "a training option, as --list-options shows them")
     parser.add_argument("--list-options", action="store_true", help="all training options")
     _json(parser)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cli_parts import Commands, add, add_json, add_weights
+from harness.cli_parts import Commands, add, add_base, add_json, add_setting, add_weights
 
 
 def add_lab_commands(commands: Commands) -> None:
@@ -83,15 +83,8 @@ def _search(commands: Commands) -> None:
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--name", help="name of the run below results/<machine>/")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="any key of the matrix, such as latency.tier=quick",
-    )
+    add_base(parser)
+    add_setting(parser, "any key of the matrix, such as latency.tier=quick")
     parser.add_argument("--no-report", action="store_true", help="write records only")
     parser.add_argument("--no-pictures", action="store_true", help="no pictures in the report")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -118,12 +111,5 @@ def _mixed(commands: Commands) -> None:
     add_weights(parser)
     parser.add_argument("--data", metavar="NAME", help="see detbench list datasets")
     parser.add_argument("--images", type=int, metavar="N", help="how many are scored")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="any key of the matrix, such as calibration.images=200",
-    )
+    add_setting(parser, "any key of the matrix, such as calibration.images=200")
     add_json(parser)

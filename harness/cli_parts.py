@@ -46,3 +46,10 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 def add_base(parser: argparse._ActionsContainer) -> None:
     """Where results are kept."""
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/")
+
+
+def add_setting(parser: argparse._ActionsContainer, text: str | None = None) -> None:
+    """``--set KEY=VALUE``, as often as one likes; ``text`` says which keys."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=text
+    )
