@@ -18,6 +18,7 @@ from harness import artifacts
 from harness.interfaces import EXPORTERS, MODELS, Exported, Exporter, ExportJob, RawOutputs
 from harness.records import Artifact, Cell, Decoding, ImageSpec, ModelSpec, Scalar, Source
 from harness.tasks import MeasureTask
+from tests.painted import paint, write_tiny_ssd
 
 Images = NDArray[np.float32]
 Calibration = Callable[[], Iterator[Images]]
@@ -280,3 +281,26 @@ def measure_task() -> MeasureTask:
         threads=1,
     )
     return MeasureTask(cell=cell, folder=".", images=3, tier="smoke", round=0, rounds=1, seed=0)
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A VOC tree of coloured squares that nobody may write to, as ``voc:/path``."""
+    return paint(tmp_path_factory.mktemp("painted"))
+
+
+@pytest.fixture(scope="session")
+def tiny_ssd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a model that is known by its name, ``tiny_ssd``, from now on."""
+    return write_tiny_ssd(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """More threads than a tiny network can use cost more than they bring."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -33,13 +33,7 @@ Images = NDArray[np.float32]
 WEIGHTS = Path(__file__).resolve().parents[1] / "models/weights/mb2_ssd_lite-shapes.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small operators; threads that wait for each other would cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def conv(weight: Any, bias: Any = None, **settings: Any) -> nn.Conv2d:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +29,16 @@ from models.training.shipping import read_manifest
 from models.training.starting import start
 from models.training.state import Progress, Validation, read
 from models.training.store import open_images
-from tests.painted import Painted, paint, tiny_ssd
+from tests.painted import Painted, paint
 
 LABELS = ("background", "square", "star")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More threads than a tiny network can use cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return paint(tmp_path_factory.mktemp("painted"))
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_ssd(folder)
-    return folder / "tiny_ssd.yaml"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def base(painted: str, model_file: Path, tmp_path: Path) -> dict[str, Any]:
+def base(painted: str, tiny_ssd: Path, tmp_path: Path) -> dict[str, Any]:
     """A training of two steps on painted squares."""
     return {
         "model": "tiny_ssd",
@@ -73,7 +54,7 @@ def base(painted: str, model_file: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def trained(painted: str, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(painted: str, tiny_ssd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a training on painted squares, with their manifest."""
     folder = tmp_path_factory.mktemp("trained")
     return train(
@@ -237,7 +218,7 @@ def test_a_bare_checkpoint_of_other_classes_is_named(trained: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["plain", "features", "renamed"])
 def test_a_backbone_is_found_by_names_or_by_order(
-    model_file: Path, tmp_path: Path, kind: str
+    tiny_ssd: Path, tmp_path: Path, kind: str
 ) -> None:
     spec = MODELS.get("tiny_ssd")(LABELS)
     given = spec.build().base_net.state_dict()
@@ -272,7 +253,7 @@ def test_a_backbone_is_found_by_names_or_by_order(
         ("mb2_imagenet", "backbone takes the base net of tiny_ssd"),
     ],
 )
-def test_a_backbone_that_is_none(model_file: Path, name: str, says: str) -> None:
+def test_a_backbone_that_is_none(tiny_ssd: Path, name: str, says: str) -> None:
     spec = MODELS.get("tiny_ssd")(LABELS)
     options = TrainOptions(model="tiny_ssd", stages=(Stage(size=64, images=8),), backbone=name)
     with pytest.raises(BadCheckpoint, match=says):
@@ -291,7 +272,7 @@ def test_frozen_parts_do_not_change(base: dict[str, Any], trained: Path) -> None
     assert {part_of(key) for key in changed} == {"heads"}
 
 
-def test_each_part_has_its_own_rate(model_file: Path) -> None:
+def test_each_part_has_its_own_rate(tiny_ssd: Path) -> None:
     network = MODELS.get("tiny_ssd")(LABELS).build()
     options = TrainOptions(
         model="tiny_ssd",
@@ -428,9 +409,9 @@ def test_a_model_that_is_wider_than_high_trains(painted: str, tmp_path: Path) ->
 
 
 def test_the_command_reports_score_and_curves(
-    base: dict[str, Any], model_file: Path, painted: str, capsys: pytest.CaptureFixture[str]
+    base: dict[str, Any], tiny_ssd: Path, painted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", str(model_file), "-o", base["out"], "--data", base["data"]]
+    words = ["train", str(tiny_ssd), "-o", base["out"], "--data", base["data"]]
     words += ["--val", base["evaluate_data"], "--workers", "0", "--set", "stages=64:16"]
     words += ["--set", "batch=8", "--set", "validate_every=8", "--set", f"cache={base['cache']}"]
     assert main(words) == 0

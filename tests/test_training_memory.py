@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,10 @@ from models._checkpoint import save_weights
 from models.training import Distill, Stage, Teacher, TrainOptions, fine_tune
 from models.training.distill import distilled, open_teacher
 from models.training.loss import Answers, Targets, multibox
-from tests.painted import paint, tiny_ssd
+from tests.painted import Painted
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More threads than a tiny network can use cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return paint(tmp_path_factory.mktemp("painted"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def options(painted: str, folder: Path, **changes: Any) -> TrainOptions:
@@ -126,10 +114,10 @@ def test_a_student_comes_closer_to_its_teacher(
 
 
 def test_a_recipe_teaches_a_pruned_network_and_keeps_its_zeros(
-    painted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    painted: str, tiny_ssd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
-    spec = tiny_ssd(tmp_path)
+    spec = MODELS.get(tiny_ssd.stem)(Painted.labels)
     saved = tmp_path / "weights.safetensors"
     save_weights(spec.build(), saved)
     saved.with_suffix(".json").write_text(json.dumps({"labels": list(spec.labels)}))
