@@ -140,8 +140,17 @@ def _value(key: str, text: str) -> Any:
     if key in lists:
         return split(text)
     if key in ("threads", "batches"):
-        return [scalar(part) for part in text.split(",")]
+        return _counts(key, text)
     return scalar(text)
+
+
+def _counts(key: str, text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise BadConfig(
+            f"{key} '{text}' are no whole numbers: give one or several, as in {key}=1,2,4"
+        )
+    return [int(part) for part in parts]
 
 
 def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:

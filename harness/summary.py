@@ -10,7 +10,7 @@ import msgspec
 from harness.fidelity import COUNTS
 from harness.plan import Plan
 from harness.progress import clock
-from harness.records import Measurement, RunRecord
+from harness.records import Cell, Measurement, RunRecord
 from harness.stats import percentile
 
 HEADER = (
@@ -49,7 +49,8 @@ def table(records: Sequence[RunRecord], *, as_json: bool) -> str:
     """One row a timed (or only scored) cell, and one line a cell that did not end as asked."""
     if as_json:
         return json.dumps([msgspec.to_builtins(record) for record in records], indent=1)
-    scores = {_key(r): r for r in records if r.cell.measure != "latency"}
+    others = [r for r in records if r.cell.measure != "latency"]
+    scores = {_key(r): r for r in sorted(others, key=lambda r: r.cell.measure == "accuracy")}
     timed = [r for r in records if r.cell.measure == "latency" and r.state in ("ok", "tainted")]
     with_time = {_key(r) for r in timed}
     rows = [HEADER, *(_row(r, scores.get(_key(r))) for r in timed)]
@@ -105,13 +106,23 @@ def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
         record.cell.model_name,
         record.cell.exporter,
         record.cell.runner,
-        str(record.cell.threads) if timed else "",
+        _threads(record.cell) if timed else "",
         _percent(score.value if score else None),
         _interval(score),
         _percent(half.value if half else None),
         *(_milliseconds(percentile(samples, p) if samples else None) for p in (50, 90)),
         f"{size / 1e6:.2f}" if size else "",
     )
+
+
+def _threads(cell: Cell) -> str:
+    """The threads, and what else of the sweep sets rows apart where it is not the default."""
+    words = [str(cell.threads)]
+    if cell.batch != 1:
+        words.append(f"batch {cell.batch}")
+    if cell.target != "cpu":
+        words.append(cell.target)
+    return ", ".join(words)
 
 
 def _percent(value: float | None) -> str:

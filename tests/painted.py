@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from harness.datasets.writers import write_voc
 from harness.images import pixels_digest
-from harness.interfaces import MODELS, Dataset, Truth
+from harness.interfaces import Dataset, Truth
 from harness.model_file import take
-from harness.records import ModelSpec
 
 MODEL = """
 name: tiny_ssd

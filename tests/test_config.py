@@ -55,6 +55,12 @@ def test_a_wrong_matrix_says_where(tmp_path: Path, text: str, said: str) -> None
         load(_file(tmp_path, text), {})
 
 
+@pytest.mark.parametrize("given", ["two", "1,-2", "1.5", ""])
+def test_threads_that_are_no_numbers_are_named(given: str) -> None:
+    with pytest.raises(BadConfig, match=f"threads '{given}' are no whole numbers"):
+        overrides([f"threads={given}"])
+
+
 def test_a_missing_matrix_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"none\.yaml cannot be read"):
         load(tmp_path / "none.yaml", {})

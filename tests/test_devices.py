@@ -58,6 +58,10 @@ def _reversed(record: RunRecord) -> RunRecord:
     return msgspec.structs.replace(record, measurements=changed, artifact_sha256=digest)
 
 
+def _tainted(record: RunRecord) -> RunRecord:
+    return msgspec.structs.replace(record, state="tainted", error="the machine was busy")
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three machines: b as a but slower, c the other way round."""
@@ -90,6 +94,19 @@ def test_the_report_puts_machines_side_by_side(page: str) -> None:
     line = next(row for row in rows if (MB2 in row and "onnx\\_int8" in row) or "onnx_int8" in row)
     assert "2 threads" in line
     assert "other artifact" in next(row for row in rows if "onnx_int8" in row and MB2 in row)
+
+
+def test_tainted_machines_are_named_not_dropped_in_silence(tmp_path: Path) -> None:
+    base = tmp_path / "results"
+    write_run(base, machine="bench-a")
+    write_run(base, machine="bench-b", change=_tainted)
+    write(results.find_runs([base]), tmp_path / "report", "Two machines", pictures=False)
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    rows = _section(page, "Fastest on each machine")
+    assert all("not measured" in row for row in rows[2:])
+    (said,) = [line for line in page.splitlines() if line.startswith("Left out for bench-b")]
+    assert said.endswith("timed rows (tainted).")
+    assert said in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_report_says_whether_the_order_is_the_same(page: str) -> None:

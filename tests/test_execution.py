@@ -235,6 +235,12 @@ def test_the_plan_can_be_seen_without_running(bench: Bench) -> None:
     assert not (bench.folder / "results").exists()
 
 
+def test_a_plan_with_a_cell_that_nothing_can_run_says_so_by_its_exit_code(bench: Bench) -> None:
+    done = bench.run("--runners", "grid_cpu,litert_cpu", "--dry-run")
+    assert done.returncode == 1, done.stderr
+    assert "unsupported: litert_cpu runs tflite, not" in done.stdout
+
+
 def test_an_artifact_alone_is_scored_timed_and_checked(bench: Bench) -> None:
     bench.run("--runners", "grid_cpu", "--measures", "accuracy")
     (folder,) = (bench.folder / "cache" / "exports").iterdir()

@@ -26,7 +26,6 @@ from models.training.distill import distilled, open_teacher
 from models.training.loss import Answers, Targets, multibox
 from tests.painted import Painted
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

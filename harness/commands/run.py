@@ -109,7 +109,7 @@ def carry_out(plan: Plan, matrix: Matrix, options: argparse.Namespace) -> int:
     expected = execution.remaining_s()
     if options.dry_run:
         print(describe_plan(plan, expected, as_json=options.json))
-        return 0
+        return cli.FAILED if any(cell.unsupported for cell in plan.cells) else 0
     for line in plan.left_out:
         print(f"left out: {line}", file=sys.stderr)
     if not options.quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,9 +55,13 @@ class Fleet:
         self._runs = runs
         self.machines = list(dict.fromkeys(run.machine_id for run in runs))
         self.best: dict[What, dict[str, Row]] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
         for row in joined.rows:
             pace = timings.pace(row)
-            if pace is None or row.tainted or row.mixed_artifacts or self._smoke(row):
+            if pace is None:
+                continue
+            if why := self._unfit(row):
+                self._left_out[self.machine(row), why] += 1
                 continue
             here = self.best.setdefault((row.model, row.export, row.runner), {})
             machine = self.machine(row)
@@ -67,8 +72,21 @@ class Fleet:
     def machine(self, row: Row) -> str:
         return self._runs[row.run].machine_id
 
-    def _smoke(self, row: Row) -> bool:
-        return str(self._runs[row.run].run.get("tier")) == "smoke"
+    def _unfit(self, row: Row) -> str:
+        """Why a time is not held against another machine's; empty if it is."""
+        if row.tainted:
+            return "tainted"
+        if row.mixed_artifacts:
+            return "of other bytes than what was scored"
+        return "smoke" if str(self._runs[row.run].run.get("tier")) == "smoke" else ""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence for each machine and reason."""
+        return tuple(
+            f"Left out for {self.devices.name(machine)}: {count(rows, 'timed row')} ({why})."
+            for (machine, why), rows in self._left_out.items()
+        )
 
     def p50(self, row: Row) -> float:
         pace = self.timings.pace(row)
@@ -100,12 +118,12 @@ def section(
     fleet = Fleet(runs, joined, timings, devices)
     names = {machine: devices.name(machine) for machine in fleet.machines}
     speeds = machines(runs, names, roofs)
-    several = len(fleet.machines) > 1 and bool(fleet.best)
+    several = len(fleet.machines) > 1 and bool(fleet.best or fleet.left_out)
     if not several and not published and speeds is None:
         return None
     return Section(
         matrix=_matrix(fleet, roofs) if several else None,
-        agreement=_agreement(fleet) if several else None,
+        agreement=_agreement(fleet) if several and fleet.best else None,
         prices=_prices(fleet) if several else None,
         speeds=speeds,
         published=_published(published) if published else None,
@@ -138,7 +156,14 @@ def _matrix(fleet: Fleet, roofs: Roofs) -> Table:
         " Tainted and smoke rows are left out. “Other artifact” marks a figure that was measured on"
         " other bytes than the first one of its line."
     )
-    return Table(key="devices", caption=caption, columns=tuple(columns), lines=tuple(lines))
+    return Table(
+        key="devices",
+        caption=caption,
+        columns=tuple(columns),
+        lines=tuple(lines),
+        empty="No export has a time that can be held against another machine's.",
+        notes=fleet.left_out,
+    )
 
 
 def _fastest(fleet: Fleet) -> frozenset[str]:

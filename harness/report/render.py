@@ -63,12 +63,14 @@ class Raw(str):
 
 def markdown_table(table: Table) -> Raw:
     """A table in GitHub's Markdown; notes and marks follow the figure in brackets."""
+    under = [f"\n{escape_markdown(note)}" for note in table.notes]
     if not table.lines:
-        return Raw(escape_markdown(table.empty))
+        return Raw("\n".join([escape_markdown(table.empty), *under]))
     heads = [f"{c.label}, {c.unit}" if c.unit else c.label for c in table.columns]
     rule = ["---:" if column.numeric else "---" for column in table.columns]
     rows = ([_markdown_value(value) for value in line.values] for line in table.lines)
-    return Raw("\n".join([_line(map(escape_markdown, heads)), _line(rule), *map(_line, rows)]))
+    lines = [_line(map(escape_markdown, heads)), _line(rule), *map(_line, rows)]
+    return Raw("\n".join([*lines, *under]))
 
 
 def escape_markdown(text: str) -> str:

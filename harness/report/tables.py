@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table with its caption; ``empty`` is said where there are no lines."""
+    """A table with its caption; ``empty`` is said where there are no lines, ``notes`` below it."""
 
     key: str
     caption: str
