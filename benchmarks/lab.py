@@ -4,8 +4,8 @@
     python benchmarks/lab.py mb2_ssd_lite --weights w.safetensors --labels labels.txt \\
         --data voc:/data/VOCdevkit:val --finetune finetune:2000 --latency
 
-It runs the float network, pruned, pruned and trained, clustered, and simulated integer ones through
-PyTorch, and the float network through every integer exporter, all on the same images, and prints a
+It runs the float network, the same trained on (what training alone is worth), pruned, pruned and
+trained, clustered, and simulated integer ones through PyTorch, and the float network through every integer exporter, all on the same images, and prints a
 Markdown table. The same command goes on where it was stopped, and prints what there is.
 """
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":  # run as a script, the checkout is not on the path u
 
 from harness import cli, config, machine, results
 from harness.commands.run import carry_out
+from harness.errors import DetbenchError
 from harness.plan import Plan, PlannedCell, join, make_plan
 from harness.records import Artifact, Measurement, RunRecord, decode
 from harness.report.figures import percent
@@ -41,7 +42,7 @@ def chains(finetune: str, adaround: str) -> list[str]:
     trained = [f"{chain}+{finetune}" for chain in pruned]
     clustered = [f"kmeans:{bits}" for bits in BITS]
     rounded = [f"equalize+{adaround}+quantsim:aimet"]
-    return ["none", *pruned, *trained, *clustered, *SIMULATED, *rounded]
+    return ["none", finetune, *pruned, *trained, *clustered, *SIMULATED, *rounded]
 
 
 def plan(asked: dict[str, Any], recipes: list[str], latency: bool) -> Plan:
@@ -86,7 +87,7 @@ def _latency(record: RunRecord | None) -> str:
     return f"{found.value / 1e6:.1f}" if found is not None and found.value is not None else ""
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", nargs="?", default="mb2_ssd_lite")
     parser.add_argument("--weights", default="shipped")
@@ -134,8 +135,11 @@ def main() -> None:
     for cell in planned.cells:
         if cell.cell.measure == "accuracy":
             print(row(cell, folder, timed))
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except DetbenchError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

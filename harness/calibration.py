@@ -8,7 +8,6 @@ that are scored never calibrate, unless that is forced.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -17,9 +16,9 @@ import numpy as np
 from harness.cache import sha256_text
 from harness.config import Calibration
 from harness.datasets import open_dataset
-from harness.datasets._files import FileDataset
-from harness.datasets.shapes import Shapes
+from harness.datasets.alike import common
 from harness.datasets.training import DRAWN, training_split
+from harness.datasets.without import LEFT_OUT
 from harness.errors import BadConfig
 from harness.images import pixels_digest
 from harness.interfaces import Dataset
@@ -116,30 +115,6 @@ def check_disjoint(calibration: Calibration, scored: str, images: int) -> None:
         raise BadConfig(
             f"{len(both)} of the {len(picked.calibrating)} images that calibrate"
             f" ({calibration.data}) are also scored ({scored}), the first is {both[0]}: give"
-            " another split with --set calibration.data=…, or accept marked rows with"
-            " --set calibration.force=true"
+            f" another split with --set calibration.data=…, such as {LEFT_OUT}, or accept marked"
+            " rows with --set calibration.force=true"
         )
-
-
-def common(first: Dataset, indices: Iterable[int], second: Dataset) -> list[str]:
-    """Names of the images of ``second`` that are among those of ``indices`` in ``first``."""
-    if isinstance(first, Shapes) and isinstance(second, Shapes):  # a scene's name says it all
-        chosen = {first.image_id(index) for index in indices}
-        return sorted(chosen & {second.image_id(index) for index in range(len(second))})
-    if not (isinstance(first, FileDataset) and isinstance(second, FileDataset)):
-        return []
-    sizes: dict[int, list[int]] = {}
-    for index in indices:
-        sizes.setdefault(_size(first, index), []).append(index)
-    found = []
-    for index in range(len(second)):
-        alike = sizes.get(_size(second, index), [])
-        if alike and second.digest(index) in {first.digest(other) for other in alike}:
-            found.append(second.image_id(index))
-    return found
-
-
-def _size(data: FileDataset, index: int) -> int:
-    """Bytes of the image's file: files of other sizes need not be read."""
-    path = data.path(index)
-    return path.stat().st_size if path.is_file() else -1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 
 from harness.cache import sha256_text
-from harness.calibration import common
 from harness.config import Matrix, Training
 from harness.datasets import open_dataset
+from harness.datasets.alike import common
 from harness.datasets.training import training_split
+from harness.datasets.without import LEFT_OUT
 from harness.errors import BadConfig
 
 DRAWN = "shapes:train"
@@ -56,5 +57,5 @@ def _check(training: Training, scored: str, images: int) -> None:
         raise BadConfig(
             f"{len(both)} of the {len(data)} images that recipes train on ({training.data}) are"
             f" also scored ({scored}), the first is {both[0]}: give another split with"
-            " --set training.data=…"
+            f" --set training.data=…, or leave them out by its name, such as {LEFT_OUT}"
         )

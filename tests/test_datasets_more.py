@@ -164,6 +164,42 @@ def test_the_training_split_beside_the_scored_one_calibrates(written):
         calibration.resolve(Calibration(), f"images:{coco}", required=True)
 
 
+def _voc_with_doubles(folder: Path) -> Path:
+    """Six pictures to train on, the last two of which are held out too, one under another name."""
+    write_voc(Painted("train", 6), folder)
+    root = write_voc(Painted("val", 2), folder)
+    shutil.copy(root / "JPEGImages" / "train-004.jpg", root / "JPEGImages" / "other.jpg")
+    shutil.copy(root / "Annotations" / "train-004.xml", root / "Annotations" / "other.xml")
+    with (root / "ImageSets" / "Main" / "val.txt").open("a") as listed:
+        listed.write("other\ntrain-005\n")
+    return root
+
+
+def test_a_split_without_what_another_holds(tmp_path: Path) -> None:
+    root = _voc_with_doubles(tmp_path)
+    assert len(open_dataset(f"voc:{root}:train")) == 6
+    left = open_dataset(f"voc:{root}:train-without-val")
+    assert left.split == "train-without-val"
+    assert [left.image_id(index) for index in range(len(left))] == [
+        f"train-00{number}" for number in range(4)
+    ]
+    whole = open_dataset(f"voc:{root}:train")
+    np.testing.assert_array_equal(left.truth(3).boxes, whole.truth(3).boxes)
+    assert left.digest(3) == whole.digest(3)
+    assert len(open_dataset(f"voc:{root}:train-without-val", limit=3)) == 3
+    held_out = open_dataset(f"voc:{root}+{root}:val-without-train")
+    assert [held_out.image_id(index)[-7:] for index in range(len(held_out))] == [
+        "val-000",
+        "val-001",
+    ] * 2
+
+
+def test_a_split_without_anything_left_is_refused(tmp_path: Path) -> None:
+    root = _voc_with_doubles(tmp_path)
+    with pytest.raises(BadConfig, match="every image of split 'train' is in 'train' as well"):
+        open_dataset(f"voc:{root}:train-without-train")
+
+
 @pytest.mark.parametrize(
     ("data", "scored", "common"),
     [

@@ -31,7 +31,7 @@ def open_dataset(text: str, *, limit: int | None = None, skip_bad: bool = False)
     Args:
         text: ``name``, ``name:path`` or ``name:path:split``; ``shapes`` alone is ``shapes:val``,
             and ``shapes:train:20000`` has so many images. Several roots are one data set, written
-            ``voc:/a+/b:split``.
+            ``voc:/a+/b:split``, and ``voc:/a:train-without-val`` leaves out what is in both.
         limit: take at most so many images, the first ones.
         skip_bad: leave out annotations that contradict the file as a whole (an id listed twice, a
             box of no image); each is named in ``dropped``.
@@ -87,6 +87,18 @@ def _open_files(
         if split is not None or not paths[0].is_dir():
             raise BadConfig(f"images:{paths[0]} is a folder without splits: write images:/path")
         return Images(paths[0], limit=limit)
+    if split is not None and "-without-" in split:
+        from harness.datasets.without import Without
+
+        kept, _, left = split.partition("-without-")
+        wanted, other = (_open_roots(name, paths, part, None, skip_bad) for part in (kept, left))
+        return Without(wanted, other, limit)
+    return _open_roots(name, paths, split, limit, skip_bad)
+
+
+def _open_roots(
+    name: str, paths: list[Path], split: str | None, limit: int | None, skip_bad: bool
+) -> FileDataset:
     if len(paths) == 1:
         return _open_root(name, paths[0], split, limit, skip_bad)
     from harness.datasets.joined import Joined

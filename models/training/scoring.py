@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from harness.accuracy.voc import voc_map
 from harness.datasets import open_dataset
+from harness.datasets.alike import common
+from harness.datasets.without import LEFT_OUT
 from harness.decode import decode
 from harness.errors import BadConfig
 from harness.evaluation import class_map
@@ -152,16 +154,10 @@ def open_held_out(options: TrainOptions, spec: ModelSpec) -> HeldOut | None:
 
 
 def _check_apart(held_out: Dataset, shown: Dataset, text: str) -> None:
-    """Refuse held-out images that are also learned: same name, same content. Raises BadConfig."""
-    learned = {shown.image_id(index): index for index in range(len(shown))}
-    both = [
-        name
-        for index in range(len(held_out))
-        if (name := held_out.image_id(index)) in learned
-        and held_out.digest(index) == shown.digest(learned[name])
-    ]
+    """Refuse held-out images that are also learned, whatever their names. Raises BadConfig."""
+    both = common(shown, range(len(shown)), held_out)
     if both:
         raise BadConfig(
             f"{len(both)} images of {text} are also trained on, the first is {both[0]}: hold"
-            " other images out"
+            f" other images out, or leave them out of --data by its name, such as {LEFT_OUT}"
         )
