@@ -5,8 +5,9 @@
         --data voc:/data/VOCdevkit:val --finetune finetune:2000 --latency
 
 It runs the float network, the same trained on (what training alone is worth), pruned, pruned and
-trained, clustered, and simulated integer ones through PyTorch, and the float network through every integer exporter, all on the same images, and prints a
-Markdown table. The same command goes on where it was stopped, and prints what there is.
+trained, clustered, and simulated integer ones through PyTorch, and the float network through every
+integer exporter, all on the same images, and prints a Markdown table. The same command goes on
+where it was stopped, and prints what there is.
 """
 
 from __future__ import annotations
