@@ -18,7 +18,7 @@ from harness.devices.names import read_devices
 from harness.devices.published import read_file
 from harness.devices.ranks import agreement
 from harness.errors import BadConfig
-from harness.records import RunRecord
+from harness.records import Round, RunRecord
 from tests.report_runs import ETINY, MB2
 from tests.run_folders import write_run
 
@@ -103,7 +103,8 @@ def test_tainted_machines_are_named_not_dropped_in_silence(tmp_path: Path) -> No
     write(results.find_runs([base]), tmp_path / "report", "Two machines", pictures=False)
     page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     rows = _section(page, "Fastest on each machine")
-    assert all("not measured" in row for row in rows[2:])
+    assert rows[2:]
+    assert all("tainted" in row for row in rows[2:])
     (said,) = [line for line in page.splitlines() if line.startswith("Left out for bench-b")]
     assert said.endswith("timed rows (tainted).")
     assert said in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
@@ -117,6 +118,43 @@ def test_the_report_says_whether_the_order_is_the_same(page: str) -> None:
     assert "tells which is faster on the other" in same
     assert "−" in turned.split("|")[4]
     assert "measure on the machine itself" in turned
+
+
+def _apart(record: RunRecord) -> RunRecord:
+    return record
+
+
+def _by_turns(record: RunRecord) -> RunRecord:
+    turn = Round(
+        started_at="2026-11-20T19:00:00+00:00",
+        place=0,
+        of=1,
+        elapsed_ns=1,
+        supervisor_cpu_ns=0,
+        before={},
+        after={},
+        together=8,
+        turns_floor=0.015,
+    )
+    return msgspec.structs.replace(record, rounds=(turn, turn))
+
+
+@pytest.mark.parametrize(
+    ("change", "told_apart"), [(_apart, "6 of 6 pairs"), (_by_turns, "45 of 45 pairs")]
+)
+def test_rows_that_took_turns_have_the_floor_of_turns(
+    tmp_path: Path, change: Callable[[RunRecord], RunRecord], told_apart: str
+) -> None:
+    base = tmp_path / "results"
+    for machine in ("bench-a", "bench-b"):
+        write_run(base, machine=machine, change=change, noise_floor=9.0)
+    write(results.find_runs([base]), tmp_path / "report", "Two machines", pictures=False)
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    (row,) = _section(page, "Is the order the same?")[2:]
+    assert told_apart in row
+    by_turns = "1.5 % by turns, " if change is _by_turns else ""
+    floors = f"{by_turns}900.0 % one after the other"
+    assert f"Noise floor: {floors}" in page
 
 
 def test_prices_and_published_figures_have_tables_of_their_own(page: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness import stats
@@ -17,6 +17,7 @@ from harness.report.join import Joined, Row
 from harness.report.roofline import Roofs, machines
 from harness.report.tables import Column, Line, Table, Value, blank, text
 from harness.report.timings import Timings
+from harness.rounds import took_turns
 
 What = tuple[str, str, str]
 """Model, export and runner: what is compared between machines."""
@@ -56,15 +57,17 @@ class Fleet:
         self.machines = list(dict.fromkeys(run.machine_id for run in runs))
         self.best: dict[What, dict[str, Row]] = {}
         self._left_out: Counter[tuple[str, str]] = Counter()
+        self.unfit: dict[tuple[What, str], str] = {}
         for row in joined.rows:
             pace = timings.pace(row)
             if pace is None:
                 continue
+            machine, what = self.machine(row), (row.model, row.export, row.runner)
             if why := self._unfit(row):
-                self._left_out[self.machine(row), why] += 1
+                self._left_out[machine, why] += 1
+                self.unfit[what, machine] = why
                 continue
-            here = self.best.setdefault((row.model, row.export, row.runner), {})
-            machine = self.machine(row)
+            here = self.best.setdefault(what, {})
             other = timings.pace(here[machine]) if machine in here else None
             if other is None or pace.p50 < other.p50:
                 here[machine] = row
@@ -94,16 +97,21 @@ class Fleet:
             raise ValueError("only rows with a licensed median are kept")
         return pace.p50
 
-    def floor(self, machine: str) -> float:
-        """Up to which ratio two latencies of a machine count as equal."""
-        floors = [run.run.get("noise_floor") for run in self._runs if run.machine_id == machine]
-        return max([stats.LEAST_RATIO, *(float(f) for f in floors if f is not None)])
+    def floor(self, rows: Sequence[Row]) -> float:
+        """Up to which ratio latencies of one machine count as equal: by turns if all took turns."""
+        records = [row.latency for row in rows if row.latency is not None]
+        turns = [took_turns(records[0], other) for other in records[1:]]
+        if turns and None not in turns and len({row.run for row in rows}) == 1:
+            return max(stats.LEAST_RATIO, *(floor for floor in turns if floor is not None))
+        apart = [self._runs[row.run].run.get("noise_floor") for row in rows]
+        return max([stats.LEAST_RATIO, *(float(floor) for floor in apart if floor is not None)])
 
     def compared(self, a: str, b: str) -> Agreement:
         """How far the orders of two machines agree, over the exports that both ran."""
         common = [here for here in self.best.values() if a in here and b in here]
-        times = [[self.p50(here[machine]) for here in common] for machine in (a, b)]
-        return agreement(times[0], times[1], (self.floor(a), self.floor(b)))
+        rows = [[here[machine] for here in common] for machine in (a, b)]
+        times = [[self.p50(row) for row in each] for each in rows]
+        return agreement(times[0], times[1], (self.floor(rows[0]), self.floor(rows[1])))
 
 
 def section(
@@ -146,10 +154,10 @@ def _matrix(fleet: Fleet, roofs: Roofs) -> Table:
         Line(
             values=(
                 *map(text, what),
-                *(_time(fleet, here, machine, fastest, roofs) for machine in fleet.machines),
+                *(_time(fleet, what, machine, fastest, roofs) for machine in fleet.machines),
             )
         )
-        for what, here in fleet.best.items()
+        for what in fleet.best
     ]
     caption = (
         "Inference p50 of each export on each machine, at the thread count that is fastest there."
@@ -177,12 +185,11 @@ def _fastest(fleet: Fleet) -> frozenset[str]:
     return frozenset(row.key for row in found.values())
 
 
-def _time(
-    fleet: Fleet, here: Mapping[str, Row], machine: str, fastest: frozenset[str], roofs: Roofs
-) -> Value:
+def _time(fleet: Fleet, what: What, machine: str, fastest: frozenset[str], roofs: Roofs) -> Value:
+    here = fleet.best[what]
     row = here.get(machine)
     if row is None:
-        return blank("not measured")
+        return blank(fleet.unfit.get((what, machine), "not measured"))
     marks = ["fastest"] if row.key in fastest else []
     first = next(iter(here.values()))
     digests = [one.latency.artifact_sha256 if one.latency else None for one in (row, first)]

@@ -213,11 +213,15 @@ def command(run: RunData) -> str:
     return given if isinstance(given, str) else shlex.join(str(part) for part in given)
 
 
-def floor_text(floor: object) -> str:
-    """The noise floor in words."""
-    if not isinstance(floor, int | float) or isinstance(floor, bool):
-        return "not measured"
-    return f"{100 * floor:.1f} % (one cell measured twice)"
+def floor_text(run: RunData) -> str:
+    """The noise floors in words: of cells that took turns, and of cells that did not."""
+    turns = [turn.turns_floor for record in run.records for turn in record.rounds]
+    known = [f"{100 * floor:.1f} %" for floor in sorted({t for t in turns if t is not None})]
+    words = [f"{' and '.join(known)} by turns"] if known else []
+    apart = run.run.get("noise_floor")
+    if isinstance(apart, int | float) and not isinstance(apart, bool):
+        words.append(f"{100 * apart:.1f} % one after the other")
+    return f"{', '.join(words)} (one cell, several processes)" if words else "not measured"
 
 
 def _run_facts(run: RunData) -> Iterable[tuple[str, str]]:
@@ -231,7 +235,7 @@ def _run_facts(run: RunData) -> Iterable[tuple[str, str]]:
     yield "Seed of the order", _plain(facts_of.get("seed"))
     if facts_of.get("images") is not None:
         yield "Images scored", _plain(facts_of["images"])
-    yield "Noise floor", floor_text(facts_of.get("noise_floor"))
+    yield "Noise floor", floor_text(run)
     total = sum(record.elapsed_ns for record in run.records)
     yield "Time in cells", duration(total)
     for sentence in facts_of.get("left_out") or ():
