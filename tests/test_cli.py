@@ -110,6 +110,7 @@ def test_wrong_requests_end_in_one_sentence(arguments: list[str], said: str) -> 
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_runner_that_cannot_run_an_artifact_is_unsupported_before_any_work(
     tmp_path: Path,
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_runner_that_cannot_run_an_artifact_is_unsupported_before_any_work(
     assert after.children_user - before.children_user < 60  # CPU time: others' work is not counted
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -134,6 +136,7 @@ def test_results_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_place_is_named(tmp_path: Path) -> None:
     done = detbench("run", *FEW, "--results", "/proc/detbench", cache=tmp_path / "cache")
     assert done.returncode == 2
@@ -142,6 +145,7 @@ def test_a_read_only_place_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     list(_warm(tmp_path / "cache"))
     done = detbench(

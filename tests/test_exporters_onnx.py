@@ -92,6 +92,7 @@ def test_float_file_is_whole_and_lean(tiny_spec: ModelSpec, export_artifact: Mak
     assert [spec.shape for spec in artifact.outputs] == [(1, 160, 5), (1, 160, 4)]
 
 
+@pytest.mark.slow
 def test_float_file_is_the_same_each_time_and_names_no_path(
     tiny_spec: ModelSpec, tmp_path: Path, export_artifact: MakeArtifact
 ) -> None:
@@ -114,6 +115,7 @@ def test_float_in_other_opsets(
     assert relative_error(got.logits, expected.logits) < 1e-5
 
 
+@pytest.mark.slow
 def test_float_with_a_batch(
     tiny_spec: ModelSpec, tiny_images: Images, export_artifact: MakeArtifact
 ) -> None:
@@ -124,6 +126,7 @@ def test_float_with_a_batch(
     assert relative_error(got.offsets, expected.offsets) < 1e-5
 
 
+@pytest.mark.slow
 def test_int8_is_close_and_not_float(
     tiny_spec: ModelSpec,
     tiny_images: Images,
@@ -194,6 +197,7 @@ def test_int8_calibrated_by_histograms(
     assert artifact.sha256 != plain.sha256
 
 
+@pytest.mark.slow
 def test_int8_reduced_range_uses_seven_bits(
     tiny_spec: ModelSpec, tiny_calibration: Calibration, export_artifact: MakeArtifact
 ) -> None:

@@ -61,6 +61,7 @@ def export(name: str, make: Any, spec: ModelSpec, calibration: Any, **options: A
     return make(name, spec, calibration if name.endswith("int8") else None, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_scores_and_boxes_are_those_of_the_harness(
     name: str,
@@ -147,6 +148,7 @@ def test_the_candidate_limit_is_inside_the_onnx_graph(
         KINDS["detections"].compare(unlimited, crowded.priors, reference, got)
 
 
+@pytest.mark.slow
 def test_pytorch_ssd_names_its_blobs(
     crowded: ModelSpec, export_artifact: Any, tiny_images: Images
 ) -> None:

@@ -180,6 +180,7 @@ def test_files_that_no_runtime_loads(
         adopt(tmp_path / "absent.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exporter", "options"),
     [

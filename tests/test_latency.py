@@ -149,6 +149,7 @@ def test_a_runtime_that_computes_something_else_under_load_is_refused() -> None:
         timed(Pretending("under load"))
 
 
+@pytest.mark.slow
 def test_timed_outputs_are_held_against_the_accuracy_run(tmp_path: Path) -> None:
     path = scored(tmp_path / "found.npz")
     found = timed(Pretending(), scored=str(path))

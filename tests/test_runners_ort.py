@@ -96,6 +96,7 @@ def test_a_missing_file_is_one_sentence(exported: tuple[Artifact, Path], tmp_pat
         opened((exported[0], tmp_path))
 
 
+@pytest.mark.slow
 def test_another_models_manifest_is_refused(
     exported: tuple[Artifact, Path], tiny_spec: ModelSpec, export_artifact: MakeArtifact
 ) -> None:

@@ -87,6 +87,7 @@ def opened(exported: tuple[Artifact, Path], threads: int = 1) -> Session:
     return RUNNERS.get("torch_cpu")().open(*exported, RunOptions(threads=threads))
 
 
+@pytest.mark.slow
 def test_threads_of_a_graph_are_those_asked_for(
     graph: tuple[Artifact, Path], tiny_images: Images, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def test_the_unstable_mark_stands_at_two_and_a_half_percent() -> None:
     assert stats.summarize(1000 + 25.1 * base).unstable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [2, 4])
 def test_aa_false_alarms_are_at_most_one_in_500(rounds: int) -> None:
     """On 2,000 simulated runs, so that the bound of 4 is a count and not a lucky zero."""

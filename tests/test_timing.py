@@ -352,6 +352,7 @@ def test_round_orders_differ_and_repeat_with_the_seed() -> None:
     assert round_order(5, 0, seed=0) != round_order(5, 0, seed=1)
 
 
+@pytest.mark.slow
 def test_planted_drift_vanishes_from_the_comparison() -> None:
     """Two equal cells on a machine that slows down by 2 % with every round timed."""
     samples: dict[int, list[tuple[int, ...]]] = {0: [], 1: []}

@@ -156,6 +156,7 @@ def test_killed_training_equals_uninterrupted(finished: TrainOptions, tmp_path: 
     check_same_end(finished, chosen)
 
 
+@pytest.mark.slow
 def test_without_resume_it_starts_again(finished: TrainOptions, tmp_path: Path) -> None:
     train(options(tmp_path, seed=5))
     chosen = options(tmp_path, resume=False)

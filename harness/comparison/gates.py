@@ -149,7 +149,7 @@ def _time(gate: Gate, comparison: Comparison, delta: Delta) -> tuple[Finding, st
         return _absolute_time(gate, comparison, delta)
     plain = comparison.speed(pair, metric)
     if plain.outcome == "cannot tell" or plain.verdict is None or plain.verdict.ratio is None:
-        return "undecided", plain.words
+        return "undecided", plain.words.removeprefix("cannot tell: ")
     outcome = comparison.speed(pair, metric, 1 + gate.limit.value / 100).outcome
     reason = (
         f"{plain.verdict.ratio - 1:+.1%} (95 % interval {(plain.verdict.low or 1) - 1:+.1%} to"
