@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness import trials
 from harness.cli import main
+from harness.config import Matrix
+from harness.errors import ParityFailed
 from harness.mixed import search
-from harness.trials import Trial, row
+from harness.records import Measurement
+from harness.tasks import ChildResult, MeasureTask
+from harness.trials import Trial, Trials, row
 
 LAYERS = [f"layer.{number}" for number in range(20)]
 
@@ -63,6 +69,27 @@ def test_a_row_shows_points_and_the_verdict() -> None:
     shown = row("onnx_int8", trial(0.02))
     assert "48.00  +2.00 [+1.60, +2.40]" in shown
     assert " 30.0     –" in shown
+
+
+def test_an_export_that_misses_parity_is_a_try_that_lost_everything(
+    measure_task: MeasureTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    planned = SimpleNamespace(
+        cell=measure_task.cell, unsupported=None, export=None, folder=tmp_path
+    )
+    monkeypatch.setattr(trials, "make_plan", lambda *_: SimpleNamespace(cells=[planned]))
+    monkeypatch.setattr(trials.artifacts, "load", lambda _: None)
+    failed = ChildResult(state="parity-failed", error="logits have an SQNR of 0.1 dB")
+    score = Measurement(metric=trials.METRIC, value=0.5, unit="1")
+    answers = [failed, ChildResult(state="ok", measurements=(score,)), failed]
+    monkeypatch.setattr(trials, "run_child", lambda *_, **__: answers.pop(0))
+    with Trials(Matrix()) as tried:
+        with pytest.raises(ParityFailed, match=r"0\.1 dB"):
+            tried.run("none", "torch_float")
+        assert tried.run("none", "torch_float").drop == 0
+        lost = tried.run("none", "onnx_int8")
+    assert (lost.value, lost.drop, lost.low, lost.high) == (0.0, 0.5, 0.5, 0.5)
+    assert row("onnx_int8", lost).endswith("not scored: logits have an SQNR of 0.1 dB")
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,24 @@ def test_the_shift_of_a_later_layer_is_what_remains() -> None:
     assert network[1].bias.tolist() == pytest.approx([0.0, 0.0])
 
 
+def test_batch_norms_are_counted_anew_on_calibration_images() -> None:
+    network = nn.Sequential(conv([[2.0]]), nn.BatchNorm2d(1, 1e-6), nn.BatchNorm2d(1, 1e-6))
+    network[1].running_mean.fill_(-9.0)
+    images = pixel(1.0), pixel(3.0)
+    with pytest.raises(Unsupported, match="settle finds no batch norm in small: leave it out"):
+        follow("settle", nn.Sequential(conv([[2.0]])), *images)
+    network, (said,) = follow("settle", network, *images)
+    assert said == "counted the statistics of 2 batch norms anew on 2 images"
+    # 2 and 6: mean 4, sample variance 8. While they are counted the first one divides by the
+    # batch's own deviation, 2, so that the second sees -1 and 1: mean 0, sample variance 2.
+    assert (network[1].running_mean.item(), network[1].running_var.item()) == pytest.approx((4, 8))
+    assert (network[2].running_mean.item(), network[2].running_var.item()) == pytest.approx(
+        (0, 2), abs=1e-5
+    )
+    assert network[1].momentum == 0.1
+    assert answer(network, pixel(2.0)) == pytest.approx([0.0], abs=1e-5)
+
+
 def test_numbers_are_simulated_as_integers() -> None:
     images = pixel(0, 15), pixel(15, 0)
     network, (said,) = follow(

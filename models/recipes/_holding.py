@@ -101,31 +101,28 @@ def take(module: Any) -> None:
 def tune(
     job: RecipeJob,
     *,
-    images: int,
-    learning_rate: float,
-    batch: int,
-    seed: int,
     after_step: Callable[[int], None] | None = None,
     distill: Distill | None = None,
 ) -> FineTuned:
-    """Train the job's network in place on its training images, at the model's own size.
+    """Train the job's network in place, at the model's own size, as its options say.
 
-    Goes on where a killed one stopped.
+    These are those of `models.recipes._training`. Goes on where a killed one stopped.
     """
     assert job.training is not None
+    asked = job.options
     ahead = 1 if machine.usable_cores() > 1 else 0
     options = TrainOptions(
         model=job.spec.name,
         data=job.training.data,
         data_images=job.training.images,
-        stages=(Stage(size=job.spec.image.height, images=images),),
-        batch=batch,
-        learning_rate=learning_rate,
+        stages=(Stage(size=job.spec.image.height, images=int(asked["images"] or 0)),),
+        batch=int(asked["batch"] or 0),
+        learning_rate=float(asked["learning_rate"] or 0),
         warmup=0.05,
         average=0.99,
         cache=str(cache_dir("training")),
         workers=ahead,
-        seed=seed,
+        seed=int(asked["seed"] or 0),
         evaluate=0,
         distill=distill,
         out=None if job.folder is None else str(job.folder),
@@ -137,11 +134,13 @@ def tune(
     return done
 
 
-def learned(done: FineTuned, images: int, data: str) -> str:
+def learned(done: FineTuned, job: RecipeJob) -> str:
     """A sentence on a training for the manifest."""
+    assert job.training is not None
+    said = f"trained on {job.options['images']} images of {job.training.data}"
     rows = [row["loss"] for row in done.log]
     part = max(1, len(rows) // 10)
     if not rows:
-        return f"trained on {images} images of {data}"
+        return said
     first, last = float(np.mean(rows[:part])), float(np.mean(rows[-part:]))
-    return f"trained on {images} images of {data}, loss {first:.3f} at first and {last:.3f} at last"
+    return f"{said}, loss {first:.3f} at first and {last:.3f} at last"

@@ -6,14 +6,10 @@ Nothing else is kept, so a checkpoint that was compressed elsewhere is understoo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from harness.errors import BadConfig
-from harness.records import Scalar
 
 MOST_VALUES = 256
 """A codebook's index fits a byte."""
@@ -88,20 +84,3 @@ def array(module: Any) -> NDArray[np.float32]:
     """A module's weights, sharing their memory."""
     found: NDArray[np.float32] = module.weight.detach().numpy()
     return found
-
-
-def check_training(recipe: str, options: Mapping[str, Scalar]) -> None:
-    """Refuse impossible ``images``, ``learning_rate`` and ``batch`` of a recipe that trains.
-
-    Raises:
-        BadConfig: naming the option.
-    """
-    images, batch, rate = (options[key] for key in ("images", "batch", "learning_rate"))
-    if not isinstance(images, int) or images < 1:
-        raise BadConfig(f"recipe {recipe} got images {images!r}: give at least 1, as {recipe}:2000")
-    if not isinstance(batch, int) or batch < 2:
-        raise BadConfig(f"recipe {recipe} got batch {batch!r}: give at least 2, for batch norm")
-    if not isinstance(rate, float) or not 0 < rate < 1:
-        raise BadConfig(
-            f"recipe {recipe} got learning_rate {rate!r}: give more than 0 and less than 1"
-        )

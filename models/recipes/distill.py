@@ -12,46 +12,38 @@ from typing import Any, ClassVar
 from harness import weights
 from harness.errors import BadConfig
 from harness.plan import static_options
-from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob
+from harness.recipe_interface import RECIPES, RecipeJob
 from harness.records import Options, Scalar
 from harness.requests import complete, parse
-from models.recipes._shared import check_training
+from models.recipes._training import TrainingRecipe
 
 
 @RECIPES.register
-class Distillation(Recipe):
+class Distillation(TrainingRecipe):
     """Train on with a teacher that has the same priors and classes.
 
-    Options:
+    Options, besides those of `TrainingRecipe`:
         teacher: its model, as ``mb2_ssd_lite`` or ``etinynet_ssd_lite:width=1.0``.
         weights: its checkpoint: ``shipped``, a path or a published name. ``weights_sha256`` is
             filled in, so that other weights are another recipe.
-        images: how many are shown.
         share: of the teacher in the class loss, 0 to 1; the labels have the rest.
         temperature: softens both sides' scores; 1 leaves them.
-        learning_rate: its peak.
-        batch: images in a step.
-        seed: of the order of the images and their augmentation.
     """
 
     name = "distill"
     options: ClassVar[Options] = {
+        **TrainingRecipe.options,
         "teacher": "",
         "weights": "shipped",
         "weights_sha256": None,
-        "images": 2000,
         "share": 0.5,
         "temperature": 2.0,
-        "learning_rate": 2e-4,
-        "batch": 16,
-        "seed": 0,
     }
     positional = "teacher"
-    spoils: ClassVar[frozenset[str]] = frozenset({"adaround", "bias_correct", "qat"})
 
     def check(self, options: Mapping[str, Scalar]) -> None:
         """Raise BadConfig for numbers that cannot be, or without a teacher."""
-        check_training(self.name, options)
+        super().check(options)
         if not options["teacher"]:
             raise BadConfig("recipe distill has no teacher: give one, as distill:mb2_ssd_lite")
         share, temperature = options["share"], options["temperature"]
@@ -78,18 +70,12 @@ class Distillation(Recipe):
             )
         return {**options, "weights_sha256": found}
 
-    def needs(self, options: Mapping[str, Scalar]) -> frozenset[Need]:
-        """Images to train on."""
-        return frozenset({"training"})
-
     def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
         """Train in place; the sentence says how the loss went."""
         from models.recipes._holding import held, learned, tune
         from models.training import Distill
 
-        assert job.training is not None
         options = job.options
-        images = int(options["images"] or 0)
         how = Distill(
             teacher=str(options["teacher"]),
             weights=str(options["weights"]),
@@ -97,13 +83,5 @@ class Distillation(Recipe):
             temperature=float(options["temperature"] or 0),
         )
         with held(job.network):
-            done = tune(
-                job,
-                images=images,
-                learning_rate=float(options["learning_rate"] or 0),
-                batch=int(options["batch"] or 0),
-                seed=int(options["seed"] or 0),
-                distill=how,
-            )
-        taught = f"taught by {how.teacher}"
-        return job.network, (f"{learned(done, images, job.training.data)}, {taught}",)
+            done = tune(job, distill=how)
+        return job.network, (f"{learned(done, job)}, taught by {how.teacher}",)

@@ -21,7 +21,8 @@ from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob
 from harness.records import Options, Scalar
 from harness.registry import suggest
 from models.recipes._masks import Wanted, keep, pattern
-from models.recipes._shared import array, check_training, pointwise
+from models.recipes._shared import array, pointwise
+from models.recipes._training import TrainingRecipe, check_training
 
 SCOPES = ("layer", "global")
 GROWS, UPDATES = 0.75, 100
@@ -51,10 +52,8 @@ class Prune(Recipe):
         "scope": "layer",
         "layers": None,
         "layers_sha256": None,
+        **TrainingRecipe.options,
         "images": 0,
-        "learning_rate": 2e-4,
-        "batch": 16,
-        "seed": 0,
     }
     positional = "sparsity"
     spoils: ClassVar[frozenset[str]] = frozenset({"adaround", "bias_correct", "qat"})
@@ -144,9 +143,7 @@ def _gradually(job: RecipeJob, layers: Mapping[str, Any], wanted: Wanted) -> str
 
     from models.recipes._holding import Mask, held, learned, put, take, tune
 
-    assert job.training is not None
-    images, batch = int(job.options["images"] or 0), int(job.options["batch"] or 0)
-    steps = -(-images // batch)
+    steps = -(-int(job.options["images"] or 0) // int(job.options["batch"] or 0))
     grown = max(1, round(GROWS * steps))
     every = max(1, grown // UPDATES)
     masks: dict[str, Any] = {}
@@ -166,18 +163,11 @@ def _gradually(job: RecipeJob, layers: Mapping[str, Any], wanted: Wanted) -> str
         put(module, masks[name])
     try:
         with held(job.network, but=layers):
-            done = tune(
-                job,
-                images=images,
-                learning_rate=float(job.options["learning_rate"] or 0),
-                batch=batch,
-                seed=int(job.options["seed"] or 0),
-                after_step=after_step,
-            )
+            done = tune(job, after_step=after_step)
     finally:
         for module in layers.values():
             take(module)
-    return f"{learned(done, images, job.training.data)} while the sparsity grew"
+    return f"{learned(done, job)} while the sparsity grew"
 
 
 def _wanted(job: RecipeJob) -> Wanted:

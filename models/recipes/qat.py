@@ -17,31 +17,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from harness.errors import Unsupported
-from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob
+from harness.recipe_interface import RECIPES, Need, RecipeJob
 from harness.records import Options, Scalar
 from models.recipes._scheme import PRESETS
-from models.recipes._shared import check_training
+from models.recipes._training import TrainingRecipe
 
 
 @RECIPES.register
-class Qat(Recipe):
-    """Train as the ``int8`` preset of `models.recipes._scheme` rounds.
-
-    Options:
-        images: how many are shown.
-        learning_rate: its peak.
-        batch: images in a step.
-        seed: of the order of the images and their augmentation.
-    """
+class Qat(TrainingRecipe):
+    """Train as the ``int8`` preset of `models.recipes._scheme` rounds."""
 
     name = "qat"
-    options: ClassVar[Options] = {"images": 2000, "learning_rate": 1e-4, "batch": 16, "seed": 0}
-    positional = "images"
+    options: ClassVar[Options] = {**TrainingRecipe.options, "learning_rate": 1e-4}
     spoils: ClassVar[frozenset[str]] = frozenset({"kmeans", "adaround", "bias_correct"})
-
-    def check(self, options: Mapping[str, Scalar]) -> None:
-        """Raise BadConfig for numbers that cannot be."""
-        check_training(self.name, options)
 
     def needs(self, options: Mapping[str, Scalar]) -> frozenset[Need]:
         """Ranges are observed on calibration images."""
@@ -68,23 +56,14 @@ class Qat(Recipe):
                 f"recipe qat finds batch norms in {job.spec.name} that exporters fold away: fold"
                 " them before, as fold+qat"
             )
-        assert job.training is not None
         assert job.calibration is not None
         weights, activations = PRESETS["int8"]
-        images = int(job.options["images"] or 0)
         with (
             held(job.network),
             rounding(job.network, weights, activations, job.calibration()) as (traced, places),
         ):
-            done = tune(
-                dataclasses.replace(job, network=traced),
-                images=images,
-                learning_rate=float(job.options["learning_rate"] or 0),
-                batch=int(job.options["batch"] or 0),
-                seed=int(job.options["seed"] or 0),
-            )
+            done = tune(dataclasses.replace(job, network=traced))
         job.network.eval()
         return job.network, (
-            f"{learned(done, images, job.training.data)}, weights and {places} activations rounded"
-            " to 8 bits",
+            f"{learned(done, job)}, weights and {places} activations rounded to 8 bits",
         )

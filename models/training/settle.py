@@ -8,8 +8,10 @@ although the weights are good. So the statistics of the result are counted anew 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.records import ModelSpec
@@ -20,7 +22,6 @@ from models.training.parts import FROZEN, part_of
 BATCH = 16
 
 
-@torch.no_grad()
 def settle(network: nn.Module, spec: ModelSpec, feed: Feed, options: TrainOptions) -> None:
     """Count the statistics anew over ``options.settle`` images; frozen parts keep theirs.
 
@@ -34,14 +35,26 @@ def settle(network: nn.Module, spec: ModelSpec, feed: Feed, options: TrainOption
     network.eval()
     if not norms or not options.settle:
         return
+    shown = Input((spec.image.height, spec.image.width), False, spec.priors)
+    firsts = range(0, options.settle, BATCH)
+    batches = (feed.batch(first, BATCH, shown).images.to(options.device) for first in firsts)
+    recount(network, norms, batches)
+
+
+@torch.no_grad()
+def recount(network: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Tensor]) -> None:
+    """Give ``norms`` the mean of the statistics that all batches have.
+
+    Each norm normalises by those of the batch meanwhile, so that the layers after it see what they
+    will see. The network, which was in evaluation mode, is again.
+    """
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    shown = Input((spec.image.height, spec.image.width), False, spec.priors)
-    for first in range(0, options.settle, BATCH):
-        network(feed.batch(first, BATCH, shown).images.to(options.device))
+    for images in batches:
+        network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
