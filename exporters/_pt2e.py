@@ -33,8 +33,8 @@ def quantize(job: ExportJob) -> Any:
         steps = require(f"{_PT2E}.quantize_pt2e", extra="torch")
         x86 = require(f"{_PT2E}.quantizer.x86_inductor_quantizer", extra="torch")
         quantizer = x86.X86InductorQuantizer()
-        reduced = job.options["package"] == "aoti" and saturates(machine_record())
-        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduced))
+        config = x86.get_default_x86_inductor_quantization_config(reduce_range=reduced(job))
+        quantizer.set_global(config)
         module = capture(job.network, job.spec).module(check_guards=False)
         for layer in kept(job):
             quantizer.set_module_name_qconfig(layer, None)
@@ -48,6 +48,11 @@ def quantize(job: ExportJob) -> Any:
         module = steps.convert_pt2e(module)
         prune(module)
         return capture(module, job.spec)
+
+
+def reduced(job: ExportJob) -> bool:
+    """Whether activations have 7 bits: see `quantize`."""
+    return job.options["package"] == "aoti" and saturates(machine_record())
 
 
 class _Watched:

@@ -14,13 +14,14 @@ torchao where it runs. Tensors: image (1, 3, h, w), logits (1, priors, classes),
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from exporters._aoti import missing_compiler
 from exporters._capture import bad_choice
 from exporters._packages import FORMATS, write_package
-from exporters._pt2e import quantize
+from exporters._pt2e import quantize, reduced
 from harness.interfaces import EXPORTERS, Exported, Exporter, ExportJob
 from harness.ranges import METHODS_OF
 from harness.records import ModelSpec, Options, Scalar
@@ -51,4 +52,6 @@ class TorchInt8(Exporter):
 
     def export(self, job: ExportJob) -> Exported:
         """Write ``model.pt2``."""
-        return write_package(quantize(job), job)
+        done = write_package(quantize(job), job)
+        note = f"activations have {7 if reduced(job) else 8} bits"
+        return dataclasses.replace(done, notes=(*done.notes, note))

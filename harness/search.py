@@ -20,6 +20,9 @@ STEP = 0.05
 """Between two values of a range whose ends are not whole."""
 WORST = 1e6
 """A latency in ms, or a size in MB, that was not measured; the optimizer takes no infinity."""
+FILE = "search.json"
+"""All trials, in a run's folder."""
+NOT_BEATEN = "not beaten"
 _RANGE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)(?![\w.])")
 
 Number = Callable[[str, float, float, float], float]
@@ -122,19 +125,26 @@ def violations(trial: Trial, limits: Limits, answer: str | None) -> tuple[float,
     return latency, size, drop
 
 
+def beats(one: Trial, other: Trial) -> bool:
+    """Whether ``one`` is as good in mAP, latency and size, and better in one of them."""
+    mine, its = _costs(one), _costs(other)
+    return mine != its and all(a <= b for a, b in zip(mine, its, strict=True))
+
+
 def front(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials that fit and that no other beats in mAP, latency and size at once, fastest first."""
+    """Trials that fit and that no other beats, fastest first."""
     able = {trial.name: trial for trial in trials if trial.fits and trial.latency_ns is not None}
-
-    def beaten(trial: Trial) -> bool:
-        mine = _costs(trial)
-        return any(
-            all(a <= b for a, b in zip(_costs(other), mine, strict=True)) and _costs(other) != mine
-            for other in able.values()
-        )
-
-    best = [trial for trial in able.values() if not beaten(trial)]
+    best = [one for one in able.values() if not any(beats(two, one) for two in able.values())]
     return sorted(best, key=lambda trial: trial.latency_ns or 0.0)
+
+
+def outcome(trial: Trial, best: Sequence[Trial]) -> str:
+    """What became of a trial, in words, where ``best`` is the front."""
+    if trial.name in {one.name for one in best}:
+        return NOT_BEATEN
+    if not trial.fits or trial.latency_ns is None:
+        return trial.why or "not timed"
+    return f"beaten by {next(one.name for one in best if beats(one, trial))}"
 
 
 def _costs(trial: Trial) -> tuple[float, float, float]:

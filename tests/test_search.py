@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.cli import main
@@ -13,7 +14,9 @@ from harness.commands.search import Way, _explore
 from harness.errors import BadConfig, UnknownName
 from harness.interfaces import MODELS
 from harness.registry import load_file
-from harness.search import Limits, Trial, front, space, violations
+from harness.report.data import RunData
+from harness.report.searched import searched_table
+from harness.search import FILE, Limits, Trial, front, space, violations
 from models._checkpoint import save_weights
 from tests.painted import paint
 
@@ -70,6 +73,28 @@ def test_the_front_holds_what_nothing_beats_in_all_three() -> None:
     ]
     assert [one.recipe for one in front(trials)] == ["fast", "best", "small", "twin"]
     assert front([]) == []
+
+
+def test_the_report_says_what_became_of_each_trial(tmp_path: Path) -> None:
+    trials = [
+        trial("none", 0.8, 20, 10),
+        trial("prune:0.9", 0.7, 21, 10),
+        Trial(recipe="kmeans:4", exporter="e", runner="r", map=0.6, change=-0.2, why="too large"),
+        Trial(recipe="kmeans:8", exporter="e", runner="r", why="logits have an SQNR of 2 dB"),
+    ]
+    (tmp_path / FILE).write_bytes(msgspec.json.encode(trials))
+    table = searched_table([RunData(machine={}, run={}, records=[], artifacts={}, folder=tmp_path)])
+    assert table.caption.startswith(
+        "4 combinations tried, 2 within the limits of the search, 1 not"
+    )
+    assert [line.highlight for line in table.lines] == [True, False, False, False]
+    shown = [[value.text or value.note for value in line.values[4:]] for line in table.lines]
+    assert shown == [
+        ["80.0", "not scored", "20.0", "10.0", "not beaten"],
+        ["70.0", "not scored", "21.0", "10.0", "beaten by none e r"],
+        ["60.0", "−20.0", "not timed", "no file", "too large"],
+        ["not scored", "not scored", "not timed", "no file", "logits have an SQNR of 2 dB"],
+    ]
 
 
 def test_limits_are_broken_by_parts_of_themselves() -> None:

@@ -30,7 +30,6 @@ from harness.requests import split
 from harness.results import RunFolder
 from harness.search import Limits, Trial
 
-FILE = "search.json"
 FAILED = 1
 PATIENCE = 10
 """Times as many combinations are drawn as trials are asked for, since some come again."""
@@ -181,12 +180,15 @@ def search(options: argparse.Namespace) -> int:
     searcher = Searcher(matrix, limits, folder, plugins)
     _explore(optuna, searcher, spaces, options)
     trials = [trial for trial, _ in searcher.done.values()]
-    write_atomic(folder.path / FILE, msgspec.json.format(msgspec.json.encode(trials), indent=1))
+    kept = msgspec.json.format(msgspec.json.encode(trials), indent=1)
+    write_atomic(folder.path / searching.FILE, kept)
     best = searching.front(trials)
     _say(trials, best, options)
     if not best:
         return FAILED
-    write_report(searcher.together(best), options)
+    together = searcher.together(best)
+    write_atomic(together / searching.FILE, kept)
+    write_report(together, options)
     return 0
 
 
@@ -264,5 +266,5 @@ def _say(trials: list[Trial], best: list[Trial], options: argparse.Namespace) ->
         return
     fit = sum(trial.fits for trial in trials)
     print(f"{len(trials)} combinations, {fit} within the limits, {len(best)} not beaten:")
-    for trial in best:
+    for trial in best or trials:  # where none fits, what each of them broke
         print(f"  {_line(trial)}")

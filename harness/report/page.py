@@ -33,6 +33,7 @@ from harness.report.method import method
 from harness.report.overview import accounting, overview
 from harness.report.profile import profile_table
 from harness.report.roofline import Roofs
+from harness.report.searched import searched_table
 from harness.report.tables import Table
 from harness.report.timings import Timings
 from harness.report.verdict import Judge, Judgement
@@ -126,6 +127,7 @@ def page(
         ),
         looking=looks(runs, groups, by_group, pictures=pictures),
         details=(
+            *_if_any(searched_table(runs)),
             accuracy_table(joined),
             fidelity_table(joined),
             latency_table(joined, timings, roofs),
