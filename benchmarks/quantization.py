@@ -24,7 +24,7 @@ from harness.errors import DetbenchError
 from harness.ranges import METHODS
 from harness.trials import HEAD, Trial, Trials, row
 
-FLOAT = ("none", "torch_float")
+FLOAT = "torch_float"
 REAL = ("onnx_int8", "tflite_int8", "torch_int8:package=export")
 SIMULATED = ("quantsim", "quantsim:aimet", "equalize+quantsim:aimet")
 ROWS = {
@@ -46,6 +46,11 @@ def line(trial: Trial) -> str:
     return row(named, trial)
 
 
+def after(first: str, recipe: str) -> str:
+    """``recipe`` behind ``first``."""
+    return "+".join(one for one in (first, recipe) if one != "none") or "none"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rows", choices=ROWS)
@@ -54,6 +59,7 @@ def main() -> None:
     parser.add_argument("--data", default="shapes:val")
     parser.add_argument("--calibration", metavar="DATA")
     parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--recipe", default="none", help="done to the network first")
     parser.add_argument("--only", default="", help="rows that contain this")
     given = parser.parse_args()
     matrix = Matrix(
@@ -65,12 +71,12 @@ def main() -> None:
     )
     print(HEAD)
     with Trials(matrix) as trials:
-        print(line(trials.run(*FLOAT)), flush=True)
+        print(line(trials.run(given.recipe, FLOAT)), flush=True)
         for recipe, exporter in ROWS[given.rows]:
             if given.only not in f"{recipe} {exporter}":
                 continue
             try:
-                print(line(trials.run(recipe, exporter)), flush=True)
+                print(line(trials.run(after(given.recipe, recipe), exporter)), flush=True)
             except DetbenchError as error:
                 print(f"{recipe} {exporter}: {error}", flush=True)
 
