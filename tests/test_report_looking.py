@@ -12,6 +12,7 @@ from collections import Counter
 from html import unescape
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -161,6 +162,17 @@ def test_without_ground_truth_only_the_changes_are_shown(tmp_path: Path) -> None
     assert len(_pictures(source)) == 5
     assert "Precision over recall" not in text
     assert "objects and shows" not in text
+
+
+def test_what_another_machine_found_just_so_is_not_shown_twice(
+    run: RunData, source: str, tmp_path: Path
+) -> None:
+    records = [msgspec.structs.replace(record, machine_id="bench-b") for record in run.records]
+    other = dataclasses.replace(run, machine={**run.machine, "id": "bench-b"}, records=records)
+    made = build_report([run, other], tmp_path, title="t").html.read_text(encoding="utf-8")
+    assert len(_pictures(made)) == len(_pictures(source))
+    assert _text(made).count("Precision over recall, by class") == 1
+    assert "Found exactly what was found in" in _text(made)
 
 
 def test_records_without_evidence_say_so(run: RunData, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def looks(
         MissingExtra: matplotlib is not installed.
     """
     found: list[Look] = []
+    shown: list[tuple[Seen, str]] = []
     reasons: list[str] = []
     left = 0
     with drawing():
@@ -92,14 +93,46 @@ def looks(
             seen, parent, reason = pair(runs, group, choices.get(group.key))
             if seen is None:
                 reasons.append(reason)
-            elif len(found) >= MOST_GROUPS:
+            elif twin := next((title for other, title in shown if _alike(seen, other)), None):
+                found.append(_look_elsewhere(group, seen, twin))
+            elif len(shown) >= MOST_GROUPS:
                 left += 1
             else:
+                shown.append((seen, group.title))
                 found.append(_look(group, seen, parent, pictures=pictures))
     note = f"{count(left, 'more group')} of rows not shown." if left else ""
     if not found:
         note = " ".join(dict.fromkeys(reasons)) or "No accuracy cell was measured."
     return Looks(looks=tuple(found), note=note)
+
+
+def _alike(one: Seen, other: Seen) -> bool:
+    """Whether the same export found the very same in the same images, on another machine, say."""
+    if one.row.pair != other.row.pair or one.found.names != other.found.names:
+        return False
+    pairs = zip(one.found.detections, other.found.detections, strict=True)
+    return all(
+        np.array_equal(mine.boxes, theirs.boxes)
+        and np.array_equal(mine.labels, theirs.labels)
+        and np.array_equal(mine.scores, theirs.scores)
+        for mine, theirs in pairs
+    )
+
+
+def _look_elsewhere(group: Group, seen: Seen, title: str) -> Look:
+    """A group whose detections are another one's, which is shown."""
+    return Look(
+        key=f"{group.key}-look",
+        title=group.title,
+        subject=seen.row.pair,
+        sentences=(f"Found exactly what was found in {title}, above.",),
+        curves=None,
+        matrix=None,
+        sizes=None,
+        mistakes=(),
+        changed=(),
+        notes=(),
+    )
 
 
 def with_pictures(shown: Looks, most: int) -> Looks:
