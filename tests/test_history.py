@@ -13,6 +13,7 @@ from harness.cli import main
 from harness.commands.report import write
 from harness.history.steps import FLOOR_SIGMAS, course
 from harness.records import RunRecord
+from harness.report.chart_lines import steps_1_2_5
 from tests.report_runs import MB2
 from tests.run_folders import write_run
 
@@ -114,6 +115,8 @@ def test_the_report_draws_what_was_measured_again_and_again(tmp_path: Path) -> N
     folders = sorted(tmp_path.glob("*/night*"))
     page = write(folders, tmp_path / "out", "t", pictures=False).read_text(encoding="utf-8")
     assert "Over time" in page
-    assert "onnx_int8, 1 thread: 1.20× slower from record 5 on (444444444444)" in page
+    assert "All 8 rows: 1.20× slower from record 5 on (444444444444). 1 more row not drawn." in page
+    assert steps_1_2_5(4.2, 68.0) == [5, 10, 20, 50]
+    assert steps_1_2_5(3.0, 3.6) == [3.0, 3.6]
     few = write(folders[:5], tmp_path / "few", "t", pictures=False).read_text(encoding="utf-8")
     assert "Over time" not in few

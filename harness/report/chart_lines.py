@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from harness.report.figures import significant
 HEIGHT_IN = 3.0
 MOST_MARKED = 16
 """Longer lines have no marker at each point."""
+MOST_TICKS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,14 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """What the axes say. ``ideal`` draws the diagonal; the vertical axis begins at 0 unless log."""
+    """What the axes say. ``ideal`` draws the diagonal; the vertical axis begins at 0, but is
+    logarithmic with ``ratios`` (equal changes look equal) and, as both are, with ``log``.
+    """
 
     x: str
     y: str
     log: bool = False
+    ratios: bool = False
     ideal: bool = False
 
 
@@ -51,17 +56,21 @@ def lines(
     ys = [y for line in drawn for _, y in line.points]
     if axes_of.log:
         axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.set_xlim(xs[0] / 1.2, xs[-1] * 1.1)
-        axes.set_ylim(min(ys) / 1.3, max(ys) * 1.3)
-        axes.minorticks_off()
     else:
         span = xs[-1] - xs[0] or 1.0
         axes.set_xlim(xs[0] - 0.05 * span, xs[-1] + 0.03 * span)
+        if len(xs) <= MOST_MARKED and all(x == int(x) for x in xs):
+            axes.set_xticks(xs[:: math.ceil(len(xs) / MOST_TICKS)])
+    if axes_of.log or axes_of.ratios:
+        axes.set_yscale("log")
+        axes.set_ylim(min(ys) / 1.3, max(ys) * 1.3)
+        if axes_of.ratios:
+            axes.set_yticks(steps_1_2_5(min(ys), max(ys)))
+    else:
         highest = max([*ys, *([xs[-1]] if axes_of.ideal else [])])
         axes.set_ylim(0, highest * 1.1 or 1.0)
-        if len(xs) <= MOST_MARKED and all(x == int(x) for x in xs):
-            axes.set_xticks(xs)
+    axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: tick(value))
     axes.set_xlabel(axes_of.x)
@@ -87,6 +96,14 @@ def lines(
     alt = "; ".join(_said(line) for line in drawn)
     svg = inline(figure, key=key, title=title, alt=alt)
     return Chart(key=key, title=title, caption=caption, alt=alt, svg=svg)
+
+
+def steps_1_2_5(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20 … between ``low`` and ``high``, both above 0; too few: the two ends."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = [base * 10.0**decade for decade in decades for base in (1.0, 2.0, 5.0)]
+    within = [step for step in steps if low <= step <= high]
+    return within if len(within) > 1 else [low, high]
 
 
 def _said(line: Line) -> str:

@@ -13,7 +13,7 @@ from harness.report.chart_lines import Line as Drawn
 from harness.report.chart_style import Look
 from harness.report.chart_svg import Chart
 from harness.report.data import RunData
-from harness.report.figures import NS_PER_MS
+from harness.report.figures import NS_PER_MS, count, listing
 from harness.report.timings import INFERENCE
 
 LEAST_POINTS = 6
@@ -66,26 +66,32 @@ def charts(found: Sequence[Line], looks: Mapping[str, Look]) -> list[Chart]:
                 for line in members[:MOST_LINES]
             ],
             looks,
-            Axes(x="Record, oldest first", y="Inference p50 (ms)"),
+            Axes(x="Record, oldest first", y="Inference p50 (ms)", ratios=True),
             key=f"h{number}-history",
             title=f"{model}, {machine}",
-            caption=_caption(members[:MOST_LINES]),
+            caption=_caption(members[:MOST_LINES], max(0, len(members) - MOST_LINES)),
         )
         for number, ((machine, model), members) in enumerate(groups.items(), start=1)
     ]
 
 
-def _caption(members: Sequence[Line]) -> str:
-    said = []
+def _caption(members: Sequence[Line], left: int) -> str:
+    """What happened, once for all rows that it happened to."""
+    said: dict[str, list[str]] = {}
     for line in members:
         for step in line.course.steps:
             how = "slower" if step.ratio > 1 else "faster"
             times = max(step.ratio, 1 / step.ratio)
-            point = line.points[step.at]
-            said.append(
-                f"{line.short}: {times:.2f}× {how} from record {step.at + 1} on"
-                f" ({point.revision[:12]})"
-            )
+            revision = line.points[step.at].revision[:12]
+            words = f"{times:.2f}× {how} from record {step.at + 1} on ({revision})"
+            said.setdefault(words, []).append(line.short)
         if line.course.kind == "drift":
-            said.append(f"{line.short}: drifts by {line.course.drift - 1:+.0%}")
-    return "; ".join(said) + "." if said else "No step beyond the noise."
+            said.setdefault(f"drifts by {line.course.drift - 1:+.0%}", []).append(line.short)
+    found = [f"{_who(rows, members)}: {words}" for words, rows in said.items()]
+    more = f" {count(left, 'more row')} not drawn." if left else ""
+    return ("; ".join(found) if found else "No step beyond the noise") + "." + more
+
+
+def _who(rows: list[str], members: Sequence[Line]) -> str:
+    everyone = len(rows) == len(members) > 1
+    return f"All {len(members)} rows" if everyone else listing(rows)
