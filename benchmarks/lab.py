@@ -24,7 +24,7 @@ from harness import cli, config, machine, results
 from harness.commands.run import carry_out
 from harness.errors import DetbenchError
 from harness.plan import Plan, PlannedCell, join, make_plan
-from harness.records import Artifact, Measurement, RunRecord, decode
+from harness.records import Measurement, RunRecord
 from harness.report.figures import percent
 
 SPARSITIES = ("0.5", "0.8", "0.9")
@@ -66,12 +66,12 @@ def row(planned: PlannedCell, folder: results.RunFolder, timed: dict[Path, RunRe
     if record is None or record.state != "ok":
         return f"{first} {'not measured' if record is None else record.state} | | | | |"
     score, change = record.measurement(METRIC), record.measurement(f"{METRIC}_change")
-    path = folder.path / "artifacts" / f"{record.artifact_sha256}.json"
-    artifact = decode(path.read_bytes(), Artifact, path)
-    packed = sum(entry.size_bytes for entry in artifact.files if entry.role == "weights")
+    artifact = folder.read_artifact(record.artifact_sha256)
+    files = artifact.files if artifact else ()
+    packed = sum(entry.size_bytes for entry in files if entry.role == "weights")
     verdict = change.conditions["verdict"] if change is not None else "–"
     cells = [percent(score.value) if score and score.value is not None else "", _interval(score)]
-    cells += [str(verdict), f"{artifact.size_bytes / 1e6:.2f}"]
+    cells += [str(verdict), f"{(record.artifact_size_bytes or 0) / 1e6:.2f}"]
     cells.append(f"{packed / 1e6:.2f}" if packed else "")
     if timed:
         cells.append(_latency(timed.get(planned.folder)))

@@ -108,7 +108,20 @@ class RunFolder:
         write_atomic(self.cell_path(record.cell_id), seal(encode(record)))
 
     def write_artifact(self, artifact: Artifact) -> None:
-        write_atomic(self.path / "artifacts" / f"{artifact.sha256[:16]}.json", encode(artifact))
+        write_atomic(self.artifact_path(artifact.sha256), encode(artifact))
+
+    def read_artifact(self, sha256: str | None) -> Artifact | None:
+        """The manifest of a measured artifact; None where there is none.
+
+        Raises:
+            ResultsError: it is damaged.
+        """
+        path = self.artifact_path(sha256 or "none")
+        return decode(path.read_bytes(), Artifact, path) if path.is_file() else None
+
+    def artifact_path(self, sha256: str) -> Path:
+        """Where the manifest of an artifact is kept."""
+        return self.path / "artifacts" / f"{sha256[:16]}.json"
 
     def read_run(self) -> Run | None:
         """The run's plan, or None where nothing was planned yet. Raises ResultsError."""
