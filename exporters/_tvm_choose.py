@@ -19,7 +19,7 @@ from exporters._tvm_planes_lower import Layer
 from exporters._tvm_planes_point import Form, Packed, Point
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times
-from exporters._tvm_tune import Budget, Workload, search
+from exporters._tvm_tune import Budget, Decision, Workload, search
 from harness.cache import sha256_text
 from harness.provenance import source_digest
 from harness.records import LayerChoice
@@ -80,20 +80,28 @@ def choose(
     )
     if budget is not None:
         forms = {layer.number: more_candidates(layer, target.registers) for layer in layers}
-        search([_workload(layer, forms[layer.number], target) for layer in layers], times, budget)
+    workloads = {
+        layer.number: _workload(layer, forms[layer.number], len(usual[layer.number]), target)
+        for layer in layers
+    }
+    if budget is not None:
+        search(list(workloads.values()), times, budget)
     return {
         layer.number: _choice(
-            layer, usual[layer.number], _micro(layer, forms[layer.number], times, target), target
+            layer,
+            usual[layer.number],
+            _micro(layer, forms[layer.number], times, target),
+            target,
+            workloads[layer.number].decided(times) if budget is not None else None,
         )
         for layer in layers
     }
 
 
-def _workload(layer: Layer, forms: Sequence[Form], target: CpuTarget) -> Workload:
+def _workload(layer: Layer, forms: Sequence[Form], usual: int, target: CpuTarget) -> Workload:
     work = layer.point.macs * max(density(layer.weight), 0.1)
-    return Workload(
-        place(layer.point), work, tuple(candidate(layer, form, target) for form in forms)
-    )
+    candidates = tuple(candidate(layer, form, target) for form in forms)
+    return Workload(place(layer.point), work, candidates, usual=usual)
 
 
 def _micro(
@@ -157,12 +165,20 @@ def shared_rows(weight: NDArray[Any]) -> int:
 
 
 def _choice(
-    layer: Layer, usual: tuple[Form, ...], micro: dict[Form, float], target: CpuTarget
+    layer: Layer,
+    usual: tuple[Form, ...],
+    micro: dict[Form, float],
+    target: CpuTarget,
+    decided: Decision | None,
 ) -> Choice:
-    """The fastest of the timed forms in ``micro``, or of the ``usual`` ones by density."""
+    """The winner of tuning, the fastest form in ``micro``, or of the ``usual`` ones by density."""
     point, part = layer.point, density(layer.weight)
     dense, *sparse = usual
-    if micro:
+    if decided is not None:
+        finalists = zip(decided.finalists, decided.all_seconds, strict=True)
+        micro = micro | {_form(one): seconds * 1e6 for one, seconds in finalists}
+        best, reason = _form(decided.winner), "measured"
+    elif micro:
         best, reason = min(micro, key=micro.__getitem__), "measured"
     elif not sparse:
         best, reason = dense, f"{1 - part:.0%} of the weights are zero, too few to gain"
@@ -170,7 +186,6 @@ def _choice(
         worth = part <= WORTHWHILE[sparse[0].rows]
         best = sparse[0] if worth else dense
         reason = f"by density: {target.text} is not the CPU of this machine"
-    untuned = min((micro[form] for form in usual if form in micro), default=None)
     return Choice(
         best,
         LayerChoice(
@@ -181,11 +196,16 @@ def _choice(
             chosen=words(best),
             reason=reason,
             chosen_us=_rounded(micro.get(best)),
-            untuned_us=_rounded(untuned) if set(micro) - set(usual) else None,
+            untuned_us=_rounded(decided.usual * 1e6) if decided else None,
             macs=int(np.count_nonzero(layer.weight)) * point.grid.height * point.grid.width,
             moved_bytes=_moved_bytes(layer, best),
         ),
     )
+
+
+def _form(finalist: Candidate) -> Form:
+    form: Form = finalist.kind[1]
+    return form
 
 
 def _least(micro: dict[Form, float], *, sparse: bool) -> float | None:

@@ -18,9 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import _tvm_conv, _tvm_conv_tile, _tvm_depthwise, _tvm_fused, _tvm_layout
+from exporters import (
+    _tvm_conv,
+    _tvm_conv_tile,
+    _tvm_depthwise,
+    _tvm_fused,
+    _tvm_layout,
+    _tvm_metaschedule,
+)
 from exporters._tvm_after import Add, Affine
 from exporters._tvm_graph import Reader, Step, shape_of
+from exporters._tvm_metaschedule import Scheduled
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_tiles import ceil_div
 from exporters._tvm_tunable import Tunables
@@ -137,10 +145,15 @@ class Lowering:
         if conv.window.pointwise:
             conv = dataclasses.replace(conv, window=conv.window.flattened())
         chosen = self._tunables.conv(conv, self._place(step))
-        cut = _tvm_conv.plan(conv, self._lanes, self._registers, chosen)
+        kind, tile = f"{self._kind(conv)} convolution", chosen
+        if isinstance(chosen, Scheduled):
+            kind, tile = f"{kind} by MetaSchedule", _tvm_metaschedule.TILE
+        cut = _tvm_conv.plan(conv, self._lanes, self._registers, tile)
+        write: Callable[[str], Any] = partial(_tvm_conv.kernel, conv=conv, cut=cut)
+        if isinstance(chosen, Scheduled):
+            write = chosen.write
         arguments = self._conv_arguments(step, conv, cut)
-        write = partial(_tvm_conv.kernel, conv=conv, cut=cut)
-        return self._call(step, f"{self._kind(conv)} convolution", conv, arguments, write)
+        return self._call(step, kind, conv, arguments, write)
 
     def _place(self, step: Step) -> str:
         _, outputs, height, width = shape_of(step.out)

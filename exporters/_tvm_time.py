@@ -21,7 +21,7 @@ from exporters._tvm_target import CpuTarget
 from harness.cache import cache_dir, sha256_text, write_atomic
 from harness.extras import require
 
-ROUNDS = 7
+ROUNDS = 31
 LEAST_NS = 200_000
 """Of a timed sample; shorter kernels are called several times."""
 
@@ -31,13 +31,13 @@ class Candidate(NamedTuple):
 
     Attributes:
         key: all that its time depends on, beside the target.
-        kind: candidates of one kind share a function.
+        kind: hashable; candidates of one kind share a function.
         write: makes the function, a ``PrimFunc`` without threads, by its name.
         arguments: for the function, with room for the result; None for random numbers.
     """
 
     key: str
-    kind: Hashable
+    kind: Any
     write: Callable[[str], Any]
     arguments: Callable[[], list[NDArray[Any]]] | None = None
 
@@ -55,15 +55,18 @@ class Times:
 
     ``possible`` is False where it cannot be learnt: neither this machine nor a board runs its code.
     ``where`` names the board, whose times are kept apart.
+
+    Attributes:
+        folder: for what else is known of the target, beside the file of times.
     """
 
     def __init__(self, target: CpuTarget, timer: Timer | None = None, where: str = "") -> None:
         self.target = target
         self.possible = target.here or timer is not None
         self._timer = timer or here
-        self._path: Path = (
-            cache_dir("tvm-kernels") / f"{sha256_text([target.text, where])[:16]}.json"
-        )
+        name = sha256_text([target.text, where])[:16]
+        self.folder: Path = cache_dir("tvm-kernels") / name
+        self._path = self.folder.with_suffix(".json")
         try:
             self._known: dict[str, float] = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -81,17 +84,31 @@ class Times:
         """Seconds by key; what is missing is timed and written down."""
         wanted = list(candidates)
         if missing := self.missing(wanted):
-            found = self._timed(missing)
+            found = self.time(missing)
             self._known |= dict(zip((c.key for c in missing), found, strict=True))
-            write_atomic(self._path, json.dumps(self._known, indent=0).encode())
+            self._write()
         return {c.key: self._known[c.key] for c in wanted}
 
-    def learn(self, key: str, seconds: float) -> None:
-        """Write down a time that was measured elsewhere."""
-        self._known[key] = seconds
+    def _write(self) -> None:
         write_atomic(self._path, json.dumps(self._known, indent=0).encode())
 
-    def _timed(self, candidates: Sequence[Candidate]) -> list[float]:
+    def in_turns(self, candidates: Sequence[Candidate], *, measure: bool) -> list[float] | None:
+        """Seconds of candidates that were timed beside each other; None where they were not yet.
+
+        Times of different hours tell more about what else the machine did than about the kernels.
+        """
+        if len(candidates) < 2:
+            return [self._known[one.key] for one in candidates] or None
+        together = [one.key for one in candidates]
+        keys = [sha256_text(["in turns", key, *together]) for key in together]
+        if measure and any(key not in self._known for key in keys):
+            self._known |= dict(zip(keys, self.time(candidates), strict=True))
+            self._write()
+        found = [self._known[key] for key in keys if key in self._known]
+        return found if len(found) == len(keys) else None
+
+    def time(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Seconds of each, which are not written down."""
         functions: dict[str, Any] = {}
         names: dict[Hashable, str] = {}
         calls: list[tuple[str, list[NDArray[Any]]]] = []

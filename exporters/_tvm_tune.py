@@ -1,6 +1,7 @@
 """Tuning: candidates of kernels are timed, the most worthwhile kernel first, until a budget ends.
 
-What was timed stays in `_tvm_time.Times`, by target and kernel: a search that is stopped, or given
+Of each kernel the cuts of our own are tried first, then what MetaSchedule draws, if it knows that
+kernel. What was timed stays in the cache, by target and kernel: a search that is stopped, or given
 more, goes on where it was, and ``cached`` uses what is there without timing anything.
 """
 
@@ -10,9 +11,10 @@ import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from exporters import _tvm_fused
+from exporters._tvm_metaschedule import AT_ONCE, Database, Scheduled, Schedules, able
 from exporters._tvm_time import Candidate, Times
 from exporters._tvm_tunable import Tunables
 from harness.cache import sha256_text
@@ -21,6 +23,10 @@ from harness.progress import clock
 from harness.provenance import source_digest
 from harness.records import LayerChoice
 from harness.units import parse_seconds
+
+SCHEDULED = "a schedule of MetaSchedule"
+WORTHWHILE = 0.98
+"""Of the usual kernel's time: what gains less is not told apart from it."""
 
 OFF, CACHED, TRIALS = "no", "cached", "trials"
 KERNELS = (
@@ -42,12 +48,67 @@ class Budget:
     trials: float = float("inf")
 
 
+class More(Protocol):
+    """Further ways to compute a workload, which are found while they are tried."""
+
+    def left(self) -> int:
+        """How many shall still be tried."""
+
+    def best(self) -> Candidate | None:
+        """The fastest one that was tried."""
+
+    def search(self, count: int, times: Times) -> None:
+        """Try ``count`` more."""
+
+
 class Workload(NamedTuple):
-    """A kernel with its candidates, the untuned one first. ``weight`` orders the search."""
+    """A kernel with its candidates, first the ``usual`` ones that are taken without tuning.
+
+    ``weight`` orders the search.
+    """
 
     name: str
     weight: float
     candidates: tuple[Candidate, ...]
+    more: More | None = None
+    usual: int = 1
+
+    def left(self, times: Times) -> int:
+        """Trials that were not made yet."""
+        return len(times.missing(self.candidates)) + (self.more.left() if self.more else 0)
+
+    def finalists(self, times: Times) -> list[Candidate]:
+        """The fastest of the usual candidates, of all, and of ``more``; empty if unknown."""
+        known = {
+            one: seconds for one in self.candidates if (seconds := times.known(one)) is not None
+        }
+        usual = [one for one in self.candidates[: self.usual] if one in known]
+        if not usual:
+            return []
+        found = [min(usual, key=known.__getitem__), min(known, key=known.__getitem__)]
+        schedule = self.more.best() if self.more else None
+        return list(dict.fromkeys([*found, *([schedule] if schedule else [])]))
+
+    def decided(self, times: Times, *, measure: bool = False) -> Decision | None:
+        """Which of the finalists won, timed in turns; None where they were not yet."""
+        finalists = self.finalists(times)
+        seconds = times.in_turns(finalists, measure=measure)
+        if seconds is None:
+            return None
+        best = min(range(len(seconds)), key=seconds.__getitem__)
+        if seconds[best] > WORTHWHILE * seconds[0]:
+            best = 0
+        return Decision(finalists[best], seconds[best], seconds[0], finalists, seconds)
+
+
+class Decision(NamedTuple):
+    """The winner of a workload, its seconds and those of the usual candidate; all finalists."""
+
+    winner: Candidate
+    seconds: float
+    usual: float
+    finalists: list[Candidate]
+    all_seconds: list[float]
 
 
 def parse(text: str) -> Budget | None:
@@ -90,40 +151,55 @@ def search(workloads: Sequence[Workload], times: Times, budget: Budget) -> None:
     """Time candidates until all are known or the budget is spent; says on stderr how it goes."""
     started, trials = time.monotonic(), 0
     ordered = sorted(workloads, key=lambda workload: -workload.weight)
-    left = sum(len(times.missing(workload.candidates)) for workload in ordered)
+    left = sum(workload.left(times) for workload in ordered)
     for number, workload in enumerate(ordered, start=1):
-        missing = times.missing(workload.candidates)
-        spent = time.monotonic() - started
-        if not missing:
+        if not workload.left(times) and workload.decided(times):
             continue
-        if spent >= budget.seconds or trials >= budget.trials:
+        if _over(budget, started, trials):
             _say(f"tuning: the budget is spent, {left} candidates were not tried")
             return
-        missing = missing[: int(min(len(missing), budget.trials - trials))]
-        found = times.measure(missing)
-        trials += len(missing)
-        left -= len(missing)
+        before = trials
+        while workload.left(times) and not _over(budget, started, trials):
+            trials += _try(workload, times, budget.trials - trials)
+        left -= trials - before
+        decided = workload.decided(times, measure=True)
         spent = time.monotonic() - started
-        eta = min(spent / trials * left, max(budget.seconds - spent, 0))
-        usual = times.known(workload.candidates[0])
-        gain = f", {usual / min(found.values()):.2f}x" if usual else ""
+        eta = min(spent / max(trials, 1) * left, max(budget.seconds - spent, 0))
+        gain = f", {decided.usual / decided.seconds:.2f}x" if decided else ""
         _say(
-            f"tuning {number} of {len(ordered)}, {workload.name}: {len(missing)} tried{gain};"
+            f"tuning {number} of {len(ordered)}, {workload.name}: {trials - before} tried{gain};"
             f" {clock(spent)} spent, about {clock(eta)} left"
         )
+
+
+def _over(budget: Budget, started: float, trials: int) -> bool:
+    return time.monotonic() - started >= budget.seconds or trials >= budget.trials
+
+
+def _try(workload: Workload, times: Times, most: float) -> int:
+    """Time the next candidates, ``most`` at most; how many these were."""
+    if missing := times.missing(workload.candidates):
+        missing = missing[: int(min(len(missing), most))]
+        times.measure(missing)
+        return len(missing)
+    assert workload.more is not None  # nothing else is left
+    count = int(min(workload.more.left(), AT_ONCE, most))
+    workload.more.search(count, times)
+    return count
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def dense_workloads(tunables: Tunables, target: str) -> dict[Hashable, Workload]:
-    """Of the kernels that lowering asked cuts for."""
-    code = source_digest(KERNELS)
+def dense_workloads(tunables: Tunables, times: Times) -> dict[Hashable, Workload]:
+    """Of the kernels that lowering asked cuts for; MetaSchedule is asked for those that it can."""
+    code, target = source_digest(KERNELS), times.target
+    database = Database(target, times.folder)
 
     def candidate(key: Hashable, cut: Any) -> Candidate:
         write = tunables.found[key].write
-        digest = sha256_text([target, repr(key), repr(cut), code])
+        digest = sha256_text([target.text, repr(key), repr(cut), code])
         return Candidate(digest, (key, cut), lambda name: write(cut, name))
 
     return {
@@ -131,6 +207,7 @@ def dense_workloads(tunables: Tunables, target: str) -> dict[Hashable, Workload]
             one.name,
             one.macs * tunables.calls[key],
             tuple(candidate(key, cut) for cut in one.cuts),
+            Schedules(key, database) if able(key, target.lanes) else None,
         )
         for key, one in tunables.found.items()
     }
@@ -139,37 +216,52 @@ def dense_workloads(tunables: Tunables, target: str) -> dict[Hashable, Workload]
 def best_cuts(
     tunables: Tunables, workloads: Mapping[Hashable, Workload], times: Times
 ) -> dict[Hashable, tuple[Any, LayerChoice]]:
-    """The fastest known cut of each kernel whose usual one was timed, and a line about it."""
+    """The cut or schedule of each kernel that was tuned, and a line about it."""
     found: dict[Hashable, tuple[Any, LayerChoice]] = {}
     for key, workload in workloads.items():
-        known = {
-            cut: seconds
-            for cut, candidate in zip(tunables.found[key].cuts, workload.candidates, strict=True)
-            if (seconds := times.known(candidate)) is not None
-        }
-        if None not in known:
+        decided = workload.decided(times)
+        if decided is None:
             continue
-        cut = min(known, key=known.__getitem__)
-        micro = round(known[cut] * 1e6, 1)
+        cut = _cut(decided.winner)
+        rivals = ", ".join(
+            f"{_words(_cut(one))} {_micro(seconds)} µs"
+            for one, seconds in zip(decided.finalists, decided.all_seconds, strict=True)
+        )
+        every = len(workload.candidates)
+        tried = every - len(times.missing(workload.candidates))
         found[key] = (
             cut,
             LayerChoice(
                 layer=workload.name,
                 sparsity=0.0,
-                dense_us=micro,
+                dense_us=_micro(decided.seconds),
                 sparse_us=None,
-                chosen="as untuned" if cut is None else _words(cut),
-                reason=f"tuned, {len(known)} of {len(workload.candidates)} candidates tried",
-                chosen_us=micro,
-                untuned_us=round(known[None] * 1e6, 1),
+                chosen=_words(cut),
+                reason=f"tuned, {tried} of {every} cuts tried; in turns: {rivals}",
+                chosen_us=_micro(decided.seconds),
+                untuned_us=_micro(decided.usual),
                 macs=tunables.found[key].macs,
             ),
         )
     return found
 
 
+def _cut(candidate: Candidate) -> Any:
+    """The cut, or the `Scheduled`, that a candidate times."""
+    kind = candidate.kind
+    return kind if isinstance(kind, Scheduled) else kind[1]
+
+
+def _micro(seconds: float) -> float:
+    return round(seconds * 1e6, 1)
+
+
 def _words(cut: Any) -> str:
-    """A cut for people."""
+    """What was chosen, for people."""
+    if cut is None:
+        return "as untuned"
+    if isinstance(cut, Scheduled):
+        return SCHEDULED
     if isinstance(cut, _tvm_fused.Cut):
         pixels, vectors = cut.tile
         return f"{pixels} pixels x {vectors} vectors, strips of {cut.scratch_bytes // 1024} kB"
@@ -183,7 +275,9 @@ def said(layers: Sequence[LayerChoice], of: int) -> str:
     tuned = [layer for layer in layers if layer.untuned_us and layer.chosen_us]
     before = sum(layer.untuned_us or 0.0 for layer in tuned)
     after = sum(layer.chosen_us or 0.0 for layer in tuned)
+    by_tvm = sum(layer.chosen == SCHEDULED for layer in tuned)
     return (
         f"tuned: {len(tuned)} of {of} kernels, each counted once: {before / 1e3:.2f} ms untuned,"
         f" {after / 1e3:.2f} ms tuned"
+        + (f"; a schedule of MetaSchedule is the fastest of {by_tvm}" if by_tvm else "")
     )

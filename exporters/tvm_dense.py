@@ -48,7 +48,7 @@ class TvmDense(_tvm_export.TvmExporter):
         times = _tvm_export.times(job, target)
         budget = _tvm_tune.budget_for(str(job.options["tune"]), times)
         if budget is not None:
-            workloads = _tvm_tune.dense_workloads(tunables, target.text)
+            workloads = _tvm_tune.dense_workloads(tunables, times)
             _tvm_tune.search(list(workloads.values()), times, budget)
             best = _tvm_tune.best_cuts(tunables, workloads, times)
             cuts = {key: cut for key, (cut, _) in best.items()}

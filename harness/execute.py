@@ -301,6 +301,7 @@ class Execution:
             evidence=self.folder.evidence(planned.id),
             rounds=tuple(result.round for result in results if result.round),
             emulated=results[-1].emulated if results else None,
+            board=results[-1].board if results else None,
         )
         facts = msgspec.to_builtins(machine.machine_record())
         found = lint_record(record, artifact, facts)

@@ -252,11 +252,12 @@ class Operator(NamedTuple):
 class Session(ABC):
     """An artifact loaded into a runtime. Use as a context manager.
 
-    ``emulated`` is set by a session on another machine: the program that emulates its processor.
+    ``board`` is set by a session on another machine: what that one is, as in ``machine.json``, at
+    least its ``id``.
     """
 
     versions: Mapping[str, str]
-    emulated: str | None = None
+    board: Mapping[str, Any] | None = None
 
     @abstractmethod
     def run(self, images: NDArray[Any]) -> Outputs:

@@ -22,7 +22,7 @@ from harness.datasets.golden import GoldenImages
 from harness.detections import load, save
 from harness.early import Ended, score_until
 from harness.emulation import emulator
-from harness.errors import Unsupported
+from harness.errors import ParityFailed, Unsupported
 from harness.evaluation import class_map, score
 from harness.images import Preprocessor
 from harness.interfaces import RUNNERS, Dataset, Detections, Runner, RunOptions
@@ -73,7 +73,8 @@ def measure(task: MeasureTask) -> ChildResult:
             Preprocessor(artifact.image, artifact.inputs[0]),
             artifacts.priors(folder),
         )
-        emulated = session.emulated or emulator()
+        board = session.board
+        emulated = emulator() if board is None else board.get("emulated")
         if emulated and task.cell.measure in TIMED:
             raise Unsupported(
                 f"the processor is emulated by {emulated}, its times are none of a real one:"
@@ -91,6 +92,7 @@ def measure(task: MeasureTask) -> ChildResult:
         preprocessing=opened.prepare.fingerprint,
         measurements=(*found, *loads, *_memory(before)) if timed else tuple(found),
         emulated=emulated,
+        board=None if board is None else dict(board),
     )
 
 
@@ -149,12 +151,24 @@ def _profile(task: MeasureTask, opened: Opened, folder: Path, runner: Runner) ->
 
 
 def _parity(opened: Opened, folder: Path) -> list[Measurement]:
-    """Compare with the golden answers, where there are any. Raises ParityFailed."""
+    """Compare with the golden answers, where there are any.
+
+    Raises:
+        ParityFailed: too far from them; says where that was, if not on this machine.
+    """
     golden = artifacts.golden(folder)
     if golden is None:  # a plan holds no parity cell of such an artifact
         return []
     got = opened.infer(list(golden.images))
-    return list(opened.kind.compare(opened.artifact, opened.priors, golden.outputs, got))
+    try:
+        return list(opened.kind.compare(opened.artifact, opened.priors, golden.outputs, got))
+    except ParityFailed as failed:
+        if (board := opened.session.board) is None:
+            raise
+        raise ParityFailed(
+            f"{failed}. {board['id']} answered this: if the same artifact passes on this machine,"
+            " look at that board, its TVM and the CPU that it was exported for"
+        ) from failed
 
 
 def _accuracy(task: MeasureTask, opened: Opened) -> list[Measurement]:

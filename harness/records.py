@@ -337,6 +337,8 @@ class RunRecord(Record, frozen=True, kw_only=True):
     ``findings`` are what the linter said when the record was written; a reader lints again.
     ``rounds`` are those of a timed cell, in the order they were run.
     ``emulated`` names the program where the processor that ran the model was not a real one.
+    ``board`` is the machine that ran the model, as in ``machine.json``, where it was not the one of
+    ``machine_id``, which sent the images to it and wrote this.
     """
 
     cell: Cell
@@ -360,6 +362,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     rounds: tuple[Round, ...] = ()
     emulated: str | None = None
+    board: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     def measurement(self, metric: str) -> Measurement | None:

@@ -59,6 +59,7 @@ def score_in_shards(
         versions=first.versions,
         preprocessing=first.preprocessing,
         emulated=first.emulated,
+        board=first.board,
         measurements=(*once, *joined.measurements),
         elapsed_ns=time.perf_counter_ns() - started,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from harness.config import Accuracy, Calibration, Training
@@ -87,3 +89,4 @@ class ChildResult(Record, frozen=True, kw_only=True):
     preprocessing: str | None = None
     round: Round | None = None
     emulated: str | None = None
+    board: dict[str, Any] | None = None

@@ -71,10 +71,10 @@ class RpcSession(Session):
     ) -> None:
         self._where = where
         self._remote = connect(where)
-        board = self._board()
-        version = str(board.get("apache-tvm", tvm.__version__))
+        said = self._introduction()
+        version = str(said.pop("apache-tvm", tvm.__version__))
         check_version(version, artifact, f"the one at {where}")
-        self.emulated = board.get("emulated")
+        self.board = said or {"id": f"unknown board at {where}"}
         with self._connection():
             self._device = self._remote.cpu(0)
             self._file = f"{artifact.sha256[:16] or 'model'}.so"
@@ -97,8 +97,9 @@ class RpcSession(Session):
         self._tensor = tvm.runtime.tensor
         self._answer = ANSWERS[artifact.output_kind]
         self.versions = {"apache-tvm": version}
-        if board:
-            self.versions["board"] = f"{board['name']}, {board['architecture']}"
+        if said:
+            name = said["board"] or said["cpu"] or said["architecture"]
+            self.versions["board"] = f"{name}, {said['architecture']}"
 
     def run(self, images: NDArray[Any]) -> Outputs:
         """Send a batch, run it, fetch the answer."""
@@ -124,7 +125,7 @@ class RpcSession(Session):
         self._machine = self._remote = self._device = None
         gc.collect()  # the connection ends with the last of TVM's objects, some are in cycles
 
-    def _board(self) -> dict[str, Any]:
+    def _introduction(self) -> dict[str, Any]:
         """What ``detbench device serve`` says of its machine; nothing from TVM's own server."""
         try:
             facts: dict[str, Any] = json.loads(self._remote.get_function("detbench.board")())

@@ -24,7 +24,7 @@ class Emulated(Null):
 
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         session = super().open(artifact, folder, options)
-        session.emulated = "qemu-aarch64"
+        session.board = {"id": "board", "emulated": "qemu-aarch64"}
         return session
 
 

@@ -11,6 +11,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+import msgspec
+
 from harness import machine
 from harness.errors import BadConfig, Unsupported
 from harness.extras import require
@@ -52,9 +54,7 @@ def introduce() -> None:
     register = require("tvm_ffi", extra="tvm-runtime").register_global_func
     here = machine.machine_record()
     facts = {
-        "name": here.board or here.cpu or here.architecture,
-        "architecture": here.architecture,
-        "emulated": here.emulated,
+        **msgspec.to_builtins(here),
         "apache-tvm": str(require("tvm", extra="tvm-runtime").__version__),
     }
     register("detbench.board", lambda: json.dumps(facts), override=True)

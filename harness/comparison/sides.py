@@ -13,7 +13,7 @@ from harness import results
 from harness.errors import BadInput
 from harness.records import RunRecord
 from harness.registry import ROOT
-from harness.report.data import RunData
+from harness.report.data import RunData, by_machine
 
 LEAST_HEX = 7
 
@@ -74,7 +74,7 @@ def read_runs(
             plain["plan"] = ()
         if kept or not every:
             data = RunData(machine=machine, run=plain, records=kept, artifacts=artifacts)
-            found.append((data, folder))
+            found += [(part, folder) for part in by_machine(data)]
     return Side(
         name=name,
         runs=tuple(data for data, _ in found),

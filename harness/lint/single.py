@@ -47,7 +47,7 @@ def lint_record(
     if artifact is not None:
         found += [*_of_artifact(artifact), *_of_pair(record, artifact)]
     if record.cell.measure == "latency":
-        found += _of_timing(record, machine)
+        found += _of_timing(record, record.board or machine)
     if record.cell.measure == "accuracy":
         found += _of_scores(record)
     return merged(found)

@@ -36,7 +36,7 @@ class Binding:
 def bind(runs: Sequence[RunData], *, title: str, margin: float) -> Binding:
     """The binding of a report over ``runs``."""
     return Binding(
-        runs=tuple(_address(run) for run in runs),
+        runs=tuple(dict.fromkeys(_address(run) for run in runs)),
         records=sum(len(run.records) for run in runs),
         sha256=digest(runs),
         title=title,
@@ -95,4 +95,4 @@ def _figures(record: RunRecord) -> str:
 
 
 def _address(run: RunData) -> str:
-    return f"{run.machine_id}/{run.run.get('name') or 'unnamed'}"
+    return f"{run.beside or run.machine_id}/{run.run.get('name') or 'unnamed'}"

@@ -14,7 +14,7 @@ from harness.devices.names import Devices, base_of, read_devices
 from harness.devices.published import Published
 from harness.errors import ResultsError
 from harness.report.binding import Binding, digest, find
-from harness.report.data import RunData
+from harness.report.data import RunData, by_machine
 from harness.report.page import Page, page
 from harness.report.render import html, markdown, markdown_table
 from harness.report.tables import Table
@@ -86,9 +86,10 @@ def load(folders: Sequence[Path]) -> list[RunData]:
     for folder in folders:
         machine, run, records, artifacts = results.load_run(folder)
         plain = msgspec.to_builtins(run)
-        found.append(
-            RunData(machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder)
+        data = RunData(
+            machine=machine, run=plain, records=records, artifacts=artifacts, folder=folder
         )
+        found += by_machine(data)
     return found
 
 
