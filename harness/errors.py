@@ -23,6 +23,8 @@ it without a traceback; in a run it becomes the cell's reason.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DetbenchError(Exception):
     """Base of all errors that are the user's to see."""
@@ -69,7 +71,12 @@ class ArtifactDamaged(DetbenchError):
 
 
 class ParityFailed(DetbenchError):
-    """An artifact that does not compute what the float network does."""
+    """An artifact that does not compute what the float network does.
+
+    ``measured`` holds the measurements of how far apart they are, where they could be taken.
+    """
+
+    measured: tuple[Any, ...] = ()
 
 
 class CellTimeout(DetbenchError):

@@ -124,8 +124,13 @@ def check(
             shapes; values that are not finite.
     """
     heads = compare_heads(reference, got, names)
-    enforce(heads, precision)
-    return measurements(heads, compare_detections(reference_detections, got_detections))
+    found = measurements(heads, compare_detections(reference_detections, got_detections))
+    try:
+        enforce(heads, precision)
+    except ParityFailed as error:
+        error.measured = found
+        raise
+    return found
 
 
 def check_detections(

@@ -52,6 +52,7 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     it found to ``detections`` and is not scored. A task with ``parts`` runs no model: it joins what
     the shards wrote, in that order, and scores it. ``pace_ns`` asks for timing at that period
     too, ``sustain_s`` is how long a sustained run lasts, ``cpus`` are the logical cores to stay on.
+    Without ``strict`` an artifact that misses parity is measured all the same.
     """
 
     cell: Cell
@@ -68,6 +69,7 @@ class MeasureTask(Record, frozen=True, kw_only=True, tag="measure"):
     sustain_s: float = 0.0
     cpus: tuple[int, ...] | None = None
     audit: bool = False
+    strict: bool = True
     plugins: tuple[str, ...] = ()
     skip_bad: bool = False
     accuracy: Accuracy = Accuracy()

@@ -16,7 +16,7 @@ from harness.accuracy.bootstrap import verdict
 from harness.cache import cache_dir
 from harness.children import excerpt, run_child
 from harness.config import Matrix
-from harness.errors import ExportFailed, ParityFailed, Unsupported
+from harness.errors import ExportFailed, Unsupported
 from harness.execute import intact
 from harness.plan import make_plan
 from harness.records import Artifact, Measurement
@@ -33,8 +33,6 @@ class Trial(NamedTuple):
             images. All 0 for the first.
         logits_db, offsets_db: SQNR of the outputs on the artifact's golden images, None where the
             file answers something else.
-        why: it was not scored, because it does not compute what the float network does; all of
-            the mAP counts as lost then.
     """
 
     recipe: str
@@ -47,7 +45,6 @@ class Trial(NamedTuple):
     high: float
     logits_db: float | None
     offsets_db: float | None
-    why: str = ""
 
     @property
     def verdict(self) -> str:
@@ -61,8 +58,6 @@ HEAD = f"{'':50} VOC12   drop in points           SQNR, dB"
 
 def row(label: str, trial: Trial) -> str:
     """A trial as a line of a table: mAP in points, its drop with interval, SQNR, verdict."""
-    if trial.why:
-        return f"{label:50} not scored: {trial.why}"
     dbs = (trial.logits_db, trial.offsets_db)
     signal = " ".join("    –" if db is None else f"{db:5.1f}" for db in dbs)
     drop = f"{100 * trial.drop:+5.2f} [{100 * trial.low:+.2f}, {100 * trial.high:+.2f}]"
@@ -79,7 +74,6 @@ class Trials:
         self._matrix, self._plugins = matrix, plugins
         self._folder = TemporaryDirectory(prefix="detbench-")
         self._first: Path | None = None
-        self._value = 0.0
         self._count = 0
 
     def __enter__(self) -> Self:
@@ -93,7 +87,6 @@ class Trials:
 
         Raises:
             ExportFailed: in the words of what failed, be it the export or its evaluation.
-            ParityFailed: of the first.
             Unsupported: this model cannot be exported so, or nothing here runs it.
         """
         asked = msgspec.structs.replace(
@@ -127,20 +120,12 @@ class Trials:
             skip_bad=asked.skip_bad,
             accuracy=asked.accuracy,
             decoding=asked.decoding,
+            strict=False,  # the drop in mAP decides here
         )
-        why = ""
-        try:
-            measured = {item.metric: item for item in self._child(task)}
-        except ParityFailed as error:
-            if self._first is None:
-                raise
-            measured, why = {}, str(error)
-        score, change = measured.get(METRIC), measured.get(f"{METRIC}_change")
-        value = (score.value if score else None) or 0.0
-        if self._first is None:
-            self._first, self._value = found, value
-        lost = self._value if why else 0.0
-        interval = (change.conditions["ci95"] if change else None) or [-lost, -lost]
+        measured = {item.metric: item for item in self._child(task)}
+        self._first = self._first or found
+        change = measured.get(f"{METRIC}_change")
+        interval = (change.conditions["ci95"] if change else None) or [0.0, 0.0]
         dbs = (measured.get(f"parity.{head}.sqnr_db") for head in ("logits", "offsets"))
         logits_db, offsets_db = (None if item is None else item.value for item in dbs)
         return Trial(
@@ -148,13 +133,12 @@ class Trials:
             exporter=exporter,
             folder=cell.folder,
             artifact=artifacts.load(cell.folder),
-            value=value,
-            drop=-(change.value or 0.0) if change else lost,
+            value=measured[METRIC].value or 0.0,
+            drop=-(change.value or 0.0) if change else 0.0,
             low=-interval[1],
             high=-interval[0],
             logits_db=logits_db,
             offsets_db=offsets_db,
-            why=why,
         )
 
     def _child(self, task: ExportTask | MeasureTask) -> tuple[Measurement, ...]:
@@ -162,8 +146,6 @@ class Trials:
         result = run_child(task, folder=logs, name=name, timeout_s=self._matrix.timeout_s)
         if result.state == "unsupported":
             raise Unsupported(str(result.error))
-        if result.state == "parity-failed":
-            raise ParityFailed(str(result.error))
         if result.state != "ok":
             raise ExportFailed(f"{result.error}\n{excerpt(logs / 'logs' / f'{name}.log')}")
         return result.measurements

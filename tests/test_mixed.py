@@ -7,16 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from harness import trials
+from harness import measuring
 from harness.cli import main
-from harness.config import Matrix
 from harness.errors import ParityFailed
 from harness.mixed import search
 from harness.records import Measurement
-from harness.tasks import ChildResult, MeasureTask
-from harness.trials import Trial, Trials, row
+from harness.tasks import MeasureTask
+from harness.trials import Trial, row
 
 LAYERS = [f"layer.{number}" for number in range(20)]
 
@@ -71,25 +71,31 @@ def test_a_row_shows_points_and_the_verdict() -> None:
     assert " 30.0     –" in shown
 
 
-def test_an_export_that_misses_parity_is_a_try_that_lost_everything(
+def test_an_export_that_misses_parity_is_tried_all_the_same(
     measure_task: MeasureTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    planned = SimpleNamespace(
-        cell=measure_task.cell, unsupported=None, export=None, folder=tmp_path
+    error = ParityFailed("logits have an SQNR of 0.1 dB")
+    error.measured = (Measurement(metric="parity.logits.sqnr_db", value=0.1, unit="dB"),)
+
+    def compare(*_: object) -> None:
+        raise error
+
+    opened: Any = SimpleNamespace(
+        kind=SimpleNamespace(compare=compare),
+        artifact=None,
+        priors=None,
+        infer=lambda _: None,
+        session=SimpleNamespace(board=None),
     )
-    monkeypatch.setattr(trials, "make_plan", lambda *_: SimpleNamespace(cells=[planned]))
-    monkeypatch.setattr(trials.artifacts, "load", lambda _: None)
-    failed = ChildResult(state="parity-failed", error="logits have an SQNR of 0.1 dB")
-    score = Measurement(metric=trials.METRIC, value=0.5, unit="1")
-    answers = [failed, ChildResult(state="ok", measurements=(score,)), failed]
-    monkeypatch.setattr(trials, "run_child", lambda *_, **__: answers.pop(0))
-    with Trials(Matrix()) as tried:
-        with pytest.raises(ParityFailed, match=r"0\.1 dB"):
-            tried.run("none", "torch_float")
-        assert tried.run("none", "torch_float").drop == 0
-        lost = tried.run("none", "onnx_int8")
-    assert (lost.value, lost.drop, lost.low, lost.high) == (0.0, 0.5, 0.5, 0.5)
-    assert row("onnx_int8", lost).endswith("not scored: logits have an SQNR of 0.1 dB")
+    golden = SimpleNamespace(images=[], outputs=None)
+    monkeypatch.setattr("harness.artifacts.golden", lambda _: golden)
+    with pytest.raises(ParityFailed):
+        measuring._parity(measure_task, opened, tmp_path)
+    loose = msgspec.structs.replace(measure_task, strict=False)
+    assert measuring._parity(loose, opened, tmp_path) == list(error.measured)
+    error.measured = ()  # such as outputs of another shape, which mean another network
+    with pytest.raises(ParityFailed):
+        measuring._parity(loose, opened, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,12 @@ def test_good_int8_passes(decibels: float) -> None:
 def test_broken_int8_fails() -> None:
     reference = heads()
     got = RawOutputs(*(at_sqnr(head, 4.4) for head in reference))
-    with pytest.raises(ParityFailed, match=r"logits have an SQNR of 4\.4 dB .* calibrate"):
+    with pytest.raises(
+        ParityFailed, match=r"logits have an SQNR of 4\.4 dB .* calibrate"
+    ) as failed:
         judge(reference, got, "int8")
+    figures = {one.metric: one.value for one in failed.value.measured}
+    assert figures["parity.offsets.sqnr_db"] == pytest.approx(4.4)
 
 
 @given(st.floats(0.1, 60), st.integers(0, 1000))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness import config, machine, results
+from harness import config, machine, recipes, results
 from harness import search as searching
 from harness.cache import write_atomic
 from harness.commands.run import begin, plugin_paths, write_report
@@ -211,6 +211,8 @@ def _explore(
         study = optuna.create_study(
             directions=["maximize", "minimize", "minimize"], sampler=sampler
         )
+        if any(space.text == recipes.NONE for space in spaces):  # it is known to lose nothing
+            study.enqueue_trial({"recipe": recipes.NONE, "way": " ".join(searcher.ways[0])})
         for _ in range(PATIENCE * options.trials):
             if len(searcher.done) >= options.trials:
                 return
