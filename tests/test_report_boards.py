@@ -15,6 +15,7 @@ from harness.report.binding import bind, digest
 from harness.report.data import RunData, by_machine
 from harness.report.page import page
 from harness.report.render import markdown
+from harness.tasks import MeasureTask
 from tests.report_runs import MB2, made_up_run
 
 BOARD = {"id": "raspberry-pi-4-4c-12345678", "board": "Raspberry Pi 4"}
@@ -72,7 +73,7 @@ def test_a_report_names_the_board_and_is_bound_to_the_folder_of_the_run() -> Non
 
 @pytest.mark.parametrize("board", [None, BOARD])
 def test_failed_parity_asks_about_the_board_that_answered(
-    board: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+    board: dict[str, Any] | None, measure_task: MeasureTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compare(*_: Any) -> Any:
         raise ParityFailed("logits are far off: check the exporter")
@@ -91,7 +92,7 @@ def test_failed_parity_asks_about_the_board_that_answered(
     golden = type("Golden", (), {"images": np.zeros(1), "outputs": None})
     monkeypatch.setattr(measuring.artifacts, "golden", lambda _: golden)
     with pytest.raises(ParityFailed) as caught:
-        measuring._parity(Opened, None)  # type: ignore[arg-type]
+        measuring._parity(measure_task, Opened, None)  # type: ignore[arg-type]
     said = str(caught.value)
     assert said.startswith("logits are far off")
     assert (f"{BOARD['id']} answered this" in said) is (board is not None)
