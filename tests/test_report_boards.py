@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness import measuring
+from harness import artifacts, measuring
 from harness.errors import ParityFailed
 from harness.report.binding import bind, digest
 from harness.report.data import RunData, by_machine
@@ -36,8 +36,11 @@ def cells(run: RunData) -> list[str]:
     return [item["id"] for item in run.run["plan"]]
 
 
-def test_a_run_without_boards_is_left_alone() -> None:
+def test_a_run_without_other_machines_is_left_alone() -> None:
     run = made_up_run(models=[MB2])
+    assert by_machine(run) == [run]
+    run = made_up_run(models=[MB2], machine=BOARD["id"])  # a server on the machine itself
+    run = by_board(run, {"onnx_float"})
     assert by_machine(run) == [run]
 
 
@@ -90,7 +93,7 @@ def test_failed_parity_asks_about_the_board_that_answered(
             return images
 
     golden = type("Golden", (), {"images": np.zeros(1), "outputs": None})
-    monkeypatch.setattr(measuring.artifacts, "golden", lambda _: golden)
+    monkeypatch.setattr(artifacts, "golden", lambda _: golden)
     with pytest.raises(ParityFailed) as caught:
         measuring._parity(measure_task, Opened, None)  # type: ignore[arg-type]
     said = str(caught.value)

@@ -48,9 +48,10 @@ def by_machine(run: RunData) -> list[RunData]:
     A board's part holds nothing that was found out about the machine beside it.
     """
     boards: dict[str, list[RunRecord]] = {}
+    own: list[RunRecord] = []
     for record in run.records:
-        if record.board:
-            boards.setdefault(str(record.board["id"]), []).append(record)
+        board = str(record.board["id"]) if record.board else run.machine_id
+        (own if board == run.machine_id else boards.setdefault(board, [])).append(record)
     found = []
     for records in boards.values():
         plan = dict(run.run) | {"speeds": (), "noise_floor": None}
@@ -61,7 +62,6 @@ def by_machine(run: RunData) -> list[RunData]:
         found.append(part)
     if not found:
         return [run]
-    own = [record for record in run.records if not record.board]
     elsewhere = {record.cell_id for records in boards.values() for record in records}
     left = _planned(run, elsewhere, inside=False)
     if not own and not left:
