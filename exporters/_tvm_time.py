@@ -98,7 +98,7 @@ class Times:
         Times of different hours tell more about what else the machine did than about the kernels.
         """
         if len(candidates) < 2:
-            return [self._known[one.key] for one in candidates] or None
+            return [self._known[one.key] for one in candidates]
         together = [one.key for one in candidates]
         keys = [sha256_text(["in turns", key, *together]) for key in together]
         if measure and any(key not in self._known for key in keys):

@@ -78,21 +78,24 @@ class Workload(NamedTuple):
         return len(times.missing(self.candidates)) + (self.more.left() if self.more else 0)
 
     def finalists(self, times: Times) -> list[Candidate]:
-        """The fastest of the usual candidates, of all, and of ``more``; empty if unknown."""
+        """The fastest of the usual candidates, of all, and of ``more``.
+
+        Empty where none of the usual ones was timed, or nothing else.
+        """
         known = {
             one: seconds for one in self.candidates if (seconds := times.known(one)) is not None
         }
         usual = [one for one in self.candidates[: self.usual] if one in known]
-        if not usual:
+        schedule = self.more.best() if self.more else None
+        if not usual or (len(usual) == len(known) and schedule is None):
             return []
         found = [min(usual, key=known.__getitem__), min(known, key=known.__getitem__)]
-        schedule = self.more.best() if self.more else None
         return list(dict.fromkeys([*found, *([schedule] if schedule else [])]))
 
     def decided(self, times: Times, *, measure: bool = False) -> Decision | None:
         """Which of the finalists won, timed in turns; None where they were not yet."""
         finalists = self.finalists(times)
-        seconds = times.in_turns(finalists, measure=measure)
+        seconds = times.in_turns(finalists, measure=measure) if finalists else None
         if seconds is None:
             return None
         best = min(range(len(seconds)), key=seconds.__getitem__)
@@ -153,7 +156,7 @@ def search(workloads: Sequence[Workload], times: Times, budget: Budget) -> None:
     ordered = sorted(workloads, key=lambda workload: -workload.weight)
     left = sum(workload.left(times) for workload in ordered)
     for number, workload in enumerate(ordered, start=1):
-        if not workload.left(times) and workload.decided(times):
+        if not workload.left(times) and (workload.decided(times) or not workload.finalists(times)):
             continue
         if _over(budget, started, trials):
             _say(f"tuning: the budget is spent, {left} candidates were not tried")

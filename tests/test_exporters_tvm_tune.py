@@ -185,6 +185,21 @@ def test_schedules_are_tried_after_the_cuts_of_the_same_kernel(
     assert clock.timed == 3 + 2 + 2 + 2
 
 
+def test_a_kernel_of_which_only_the_usual_candidates_were_timed_is_not_tuned(
+    times: Callable[..., Times],
+) -> None:
+    load = workload("one", 1, 3)._replace(usual=2)
+    known = times(Clock())
+    known.measure(load.candidates[:2])
+    assert load.decided(known, measure=True) is None
+    _tvm_tune.search([load], known, Budget(trials=9))
+    assert load.decided(known) is not None
+    nothing_else = workload("two", 1, 1)
+    known.measure(nothing_else.candidates)
+    _tvm_tune.search([nothing_else], known, Budget(trials=9))
+    assert nothing_else.decided(known) is None
+
+
 def test_what_hardly_gains_is_left_as_it_was(times: Callable[..., Times]) -> None:
     load = workload("one", 1, 2)
     known = times(Clock(1.0, 0.5, 1.0, 0.99))  # alone the second one seemed twice as fast
