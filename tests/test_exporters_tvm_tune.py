@@ -29,7 +29,7 @@ from exporters._tvm_metaschedule import Database, Schedules
 from exporters._tvm_tiles import Window
 from exporters._tvm_time import Candidate, Times
 from exporters._tvm_tune import Budget, Workload
-from harness import recipes
+from harness import cli, recipes
 from harness.errors import BadConfig, CellCrashed, ExportFailed
 from harness.interfaces import EXPORTERS, RUNNERS, RunOptions
 from harness.records import Artifact, ModelSpec
@@ -127,6 +127,13 @@ def test_a_budget_that_is_none_is_refused_before_any_work(text: str, tiny_spec: 
     exporter = EXPORTERS.get("tvm_dense")()
     with pytest.raises(BadConfig, match=f"tune={text} is no budget: give a duration such as 15min"):
         exporter.unsupported(tiny_spec, {**exporter.options, "tune": text})
+
+
+def test_a_budget_without_a_unit_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "mb2_ssd_lite", "tvm_dense", "--tune", "5"]) == 2
+    assert (
+        "--tune 5 has no unit: give a duration such as 5min, or 5trials" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
