@@ -27,7 +27,7 @@ def searched_table(runs: Sequence[RunData]) -> Table:
             f" {len(best)} not beaten in mAP, latency and size at once. A trial is scored until a"
             " paired test knows whether it loses too much, and timed alone, only if it keeps to"
             " the limits. Those not beaten are measured again, on all images and by turns: their"
-            " figures stand under Results."
+            " figures stand under All results."
         ),
         columns=(
             Column(key="trial", label="Trial", numeric=True),
