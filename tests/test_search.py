@@ -187,7 +187,7 @@ def test_a_search_measures_each_combination_once_and_goes_on(
     monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
     asked = [*command, "--recipes", "none,prune:0.5..1", "--max-size-mb", "1"]
     assert main([*asked, "--trials", "1"]) == 0
-    (path,) = (tmp_path / "results").rglob("search.json")
+    (path,) = (tmp_path / "results").glob("*/search-grid/search.json")
     first = json.loads(path.read_text())
     assert len(first) == 1
     assert all(one["fits"] and one["latency_ns"] > 0 and len(one["cells"]) == 2 for one in first)
