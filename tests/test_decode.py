@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness import boxes as geometry
@@ -246,4 +246,5 @@ def test_the_order_of_the_priors_does_not_matter(seed: int) -> None:
         decoding=Decoding(),
         sizes=[(30, 40)],
     )
+    assume(len(np.unique(one.scores)) == len(one.scores))  # equal ones keep the priors' order
     assert all(np.array_equal(*pair) for pair in zip(one, two, strict=True))

@@ -19,7 +19,8 @@ import pytest
 from harness import memory, threads
 from harness.threads import threads_used, working
 
-BLOCK = bytes(4_000_000)
+BLOCK = bytes(16_000_000)
+"""So much that counting, which the calling thread does between calls, is little beside it."""
 
 
 @contextmanager
