@@ -24,6 +24,9 @@ DATASETS = {
 }
 """Name to what it is and how to write it."""
 
+WITHOUT = "-without-"
+"""Between a split and the one whose images it leaves out."""
+
 
 def open_dataset(text: str, *, limit: int | None = None, skip_bad: bool = False) -> Dataset:
     """Open the data set that ``text`` names; nothing is read yet that can wait.
@@ -87,10 +90,10 @@ def _open_files(
         if split is not None or not paths[0].is_dir():
             raise BadConfig(f"images:{paths[0]} is a folder without splits: write images:/path")
         return Images(paths[0], limit=limit)
-    if split is not None and "-without-" in split:
+    if split is not None and WITHOUT in split:
         from harness.datasets.without import Without
 
-        kept, _, left = split.partition("-without-")
+        kept, _, left = split.partition(WITHOUT)
         wanted, other = (_open_roots(name, paths, part, None, skip_bad) for part in (kept, left))
         return Without(wanted, other, limit)
     return _open_roots(name, paths, split, limit, skip_bad)

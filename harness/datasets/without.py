@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.datasets import WITHOUT
 from harness.datasets._files import FileDataset
 from harness.datasets.alike import common
 from harness.errors import BadConfig
 from harness.interfaces import Truth
 
-WORD = "-without-"
-LEFT_OUT = f"voc:/path:train{WORD}val"
+LEFT_OUT = f"voc:/path:train{WITHOUT}val"
 """How it is written, for a sentence that advises it."""
 
 
@@ -26,7 +26,7 @@ class Without(FileDataset):
 
     def __init__(self, data: FileDataset, other: FileDataset, limit: int | None = None) -> None:
         self.name, self.labels = data.name, data.labels
-        self.split = f"{data.split}{WORD}{other.split}"
+        self.split = f"{data.split}{WITHOUT}{other.split}"
         self._data = data
         doubles = set(common(other, range(len(other)), data))
         kept = [index for index in range(len(data)) if data.image_id(index) not in doubles]
