@@ -9,7 +9,8 @@
   pycocotools, whose objects are in memory before its clock starts. Goal: at least as fast.
 - ``bootstrap``: 1,000 resamples over the same 5,000 images. Goal: under 30 s.
 - ``pipeline``: a whole evaluation, from stored picture to detections, against the network alone on
-  prepared inputs, both at two threads. Goal: at most 1.3 times its time.
+  prepared inputs, both on two cores: the network at two threads, the evaluation as `detbench eval`
+  does it, in two processes of one thread. Goal: at most 1.3 times the network's time.
 
 What is compared takes turns and the medians are compared, so that a machine that slows down slows
 both. Where both sides use one thread, what is counted is CPU time, which others on the machine
@@ -18,6 +19,7 @@ disturb least; the pipeline is wall time. Exit code 1 where a goal is missed.
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -240,49 +242,85 @@ def bench_pipeline() -> bool:
         return pipeline(folder)
 
 
-def pipeline(folder: Path, images: int = 32, turns: int = 5) -> bool:
-    """The artifact in ``folder``; wall time decides, CPU time is shown beside it."""
-    from harness import artifacts
-    from harness.datasets import open_dataset
+class Evaluation:
+    """A whole evaluation in this process, ready to run.
+
+    Args:
+        folder: the artifact's.
+        pictures: of a COCO folder.
+        threads: of the runtime.
+    """
+
+    def __init__(self, folder: Path, pictures: str, threads: int) -> None:
+        from harness import artifacts
+        from harness.datasets import open_dataset
+        from harness.images import Preprocessor
+        from harness.interfaces import RUNNERS, RunOptions
+        from harness.opened import Opened
+
+        self.artifact = artifacts.load(folder)
+        session = RUNNERS.get("ort_cpu")().open(self.artifact, folder, RunOptions(threads=threads))
+        prepare = Preprocessor(self.artifact.image, self.artifact.inputs[0])
+        self.opened = Opened(self.artifact, session, prepare, artifacts.priors(folder))
+        self.data = open_dataset(f"coco:{pictures}")
+
+    def whole(self, indices: range) -> None:
+        from harness.measuring import pass_over
+
+        pass_over(self.opened, self.data, indices)
+
+
+def _shard(folder: Path, pictures: str, indices: range, orders: Any) -> None:
+    """Evaluate ``indices`` once for each order, and say when that is done."""
+    evaluation = Evaluation(folder, pictures, threads=1)
+    orders.send(True)
+    while orders.recv():
+        evaluation.whole(indices)
+        orders.send(True)
+
+
+def pipeline(folder: Path, images: int = 64, turns: int = 9) -> bool:
+    """The artifact in ``folder``, by wall time."""
     from harness.datasets.shapes import Shapes
     from harness.datasets.writers import write_coco
-    from harness.images import Preprocessor
-    from harness.interfaces import RUNNERS, RunOptions
-    from harness.measuring import pass_over
-    from harness.opened import Opened
 
-    artifact = artifacts.load(folder)
-    with (
-        tempfile.TemporaryDirectory() as pictures,
-        RUNNERS.get("ort_cpu")().open(artifact, folder, RunOptions(threads=2)) as session,
-    ):
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as pictures:
         write_coco(Shapes("val", images), pictures)
-        data = open_dataset(f"coco:{pictures}")
-        prepare = Preprocessor(artifact.image, artifact.inputs[0])
-        opened = Opened(artifact, session, prepare, artifacts.priors(folder))
-        ready = [prepare(data.image(index)) for index in range(images)]
+        halves = range(images // 2), range(images // 2, images)
+        pipes = [spawn.Pipe() for _ in halves]
+        for (_, theirs), half in zip(pipes, halves, strict=True):
+            given = folder, pictures, half, theirs
+            spawn.Process(target=_shard, args=given, daemon=True).start()
+        shards = [ours for ours, _ in pipes]
+        network = Evaluation(folder, pictures, threads=2)
+        opened, data = network.opened, network.data
+        ready = [opened.prepare(data.image(index)) for index in range(images)]
+        assert all(shard.recv() for shard in shards)
 
-        def network() -> None:
+        def alone() -> None:
             for given in ready:
-                session.run(given)
+                opened.session.run(given)
 
         def whole() -> None:
-            pass_over(opened, data, range(images))
+            for shard in shards:
+                shard.send(True)
+            assert all(shard.recv() for shard in shards)
 
-        taken = np.zeros((2, turns + 1, 2))
+        taken = np.zeros((2, turns + 1))
         for turn in range(turns + 1):
-            for row, work in enumerate((network, whole)):
-                begun = time.perf_counter(), time.process_time()
+            for row, work in enumerate((alone, whole)):
+                begun = time.perf_counter()
                 work()
-                ended = time.perf_counter(), time.process_time()
-                taken[row, turn] = np.subtract(ended, begun)
-    (alone, alone_cpu), (all_of_it, cpu) = np.median(taken[:, 1:], axis=1) / images * 1e3
-    ratio = all_of_it / alone
+                taken[row, turn] = (time.perf_counter() - begun) / images * 1e3
+        for shard in shards:
+            shard.send(False)
+    alone_ms, whole_ms = np.median(taken[:, 1:], axis=1)
+    ratio = np.median(taken[1, 1:] / taken[0, 1:])
     print(
-        f"evaluation of {images} stored pictures, {artifact.id}, ONNX Runtime, 2 threads:"
-        f" {all_of_it:.1f} ms an image, the network alone {alone:.1f} ms, ratio {ratio:.2f}"
-        f" (goal: 1.3, {'met' if ratio <= 1.3 else 'missed'}); CPU time {cpu:.1f} and"
-        f" {alone_cpu:.1f} ms, ratio {cpu / alone_cpu:.2f}"
+        f"evaluation of {images} stored pictures, {network.artifact.id}, ONNX Runtime, two"
+        f" processes: {whole_ms:.1f} ms an image, the network alone at 2 threads {alone_ms:.1f} ms,"
+        f" ratio {ratio:.2f} (goal: 1.3, {'met' if ratio <= 1.3 else 'missed'})"
     )
     return bool(ratio <= 1.3)
 

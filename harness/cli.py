@@ -151,7 +151,10 @@ def _running(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", help="name of the run below results/<machine>/")
     add_base(group)
     group.add_argument(
-        "--shards", type=int, metavar="N", help="score each cell in N processes, by image ranges"
+        "--shards",
+        type=int,
+        metavar="N",
+        help="score each cell in N processes, by image ranges (default: no core is idle)",
     )
     group.add_argument(
         "--cluster", metavar="tcp://HOST:PORT", help="score the shards on a Dask cluster"

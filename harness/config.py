@@ -100,7 +100,7 @@ class Matrix(Record, frozen=True, kw_only=True):
     jobs: int | None = None
     audit: bool = False
     skip_bad: bool = False
-    shards: int = 1
+    shards: int | None = None
     cluster: str | None = None
 
 
@@ -193,7 +193,7 @@ def _check(matrix: Matrix, where: str) -> None:
         "threads": min(matrix.threads or (1,), default=0),
         "batches": min(matrix.batches, default=0),
         "jobs": 1 if matrix.jobs is None else matrix.jobs,
-        "shards": matrix.shards,
+        "shards": 1 if matrix.shards is None else matrix.shards,
         "training.images": 1 if matrix.training.images is None else matrix.training.images,
     }
     for key, value in positive.items():
@@ -206,7 +206,7 @@ def _check(matrix: Matrix, where: str) -> None:
         policy(matrix.decoding)
     if matrix.accuracy.until is not None:
         stopping.parse(matrix.accuracy.until)
-        if matrix.shards > 1 or matrix.cluster:
+        if (matrix.shards or 1) > 1 or matrix.cluster:
             raise BadConfig(
                 f"'accuracy.until' of {where} looks at images in one order, which shards do not"
                 " keep: leave out one of them"

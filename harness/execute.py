@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +32,7 @@ from harness.provenance import git_revision
 from harness.records import RunRecord, State
 from harness.results import RunFolder
 from harness.rounds import merge
-from harness.sharding import score_in_shards
+from harness.sharding import score_in_shards, shards_for
 from harness.tasks import ChildResult, ExportTask, MeasureTask
 from harness.timed import MEASURED, Timed, run_together
 from harness.units import parse_period_ns, parse_seconds
@@ -128,7 +129,7 @@ class Execution:
         first = [planned for planned in cells if planned.id in parents.values()]
         later = [planned for planned in cells if planned.id not in parents.values()]
 
-        def one(planned: PlannedCell) -> None:
+        def one(planned: PlannedCell, shards: int) -> None:
             parent = parents.get(planned.cell.base_name)
             found = self.folder.detections_path(parent) if parent else None
             paired = found is not None and found.is_file() and parent != planned.id
@@ -138,7 +139,7 @@ class Execution:
                 reference=str(found) if paired else None,
             )
             with progress.step(planned.title):
-                self.finish(planned, [self._score_cell(task, planned, cluster)])
+                self.finish(planned, [self._score_cell(task, planned, shards, cluster)])
 
         with contextlib.ExitStack() as stack:
             cluster = None
@@ -147,19 +148,30 @@ class Execution:
 
                 cluster = Cluster(self.matrix.cluster, self.matrix.timeout_s)
                 stack.enter_context(cluster)
-            at_once = self.jobs if self._shards(cluster) == 1 else 1
-            self._each(one, first, at_once)
-            self._each(one, later, at_once)
+            for wave in (first, later):
+                shards = self._shards(wave, cluster)
+                at_once = 1 if cluster else max(1, self.jobs // shards)
+                self._each(partial(one, shards=shards), wave, at_once)
 
-    def _shards(self, cluster: Cluster | None) -> int:
-        """How many parts a cell's images are split into: as asked, else one a cluster's thread."""
-        return cluster.workers if cluster and self.matrix.shards == 1 else self.matrix.shards
+    def _shards(self, wave: Sequence[PlannedCell], cluster: Cluster | None) -> int:
+        """Parts that a cell's images are split into: as asked, else so that no core is idle.
+
+        What an early stop looks at in one order is not split, nor the work of a board, which
+        serves one client after the other.
+        """
+        if self.matrix.shards is not None:
+            return self.matrix.shards
+        if cluster:
+            return cluster.workers
+        remote = any(RUNNERS.get(planned.cell.runner).remote for planned in wave)
+        if remote or self.matrix.accuracy.until is not None:
+            return 1
+        return shards_for(len(wave), self.jobs, self.matrix.images)
 
     def _score_cell(
-        self, task: MeasureTask, planned: PlannedCell, cluster: Cluster | None
+        self, task: MeasureTask, planned: PlannedCell, shards: int, cluster: Cluster | None
     ) -> ChildResult:
         """Run an accuracy or parity cell whole, or split over processes or a cluster's workers."""
-        shards = self._shards(cluster)
         if planned.cell.measure != "accuracy" or (shards == 1 and cluster is None):
             return self._child(task, planned.id)
         return score_in_shards(

@@ -21,6 +21,14 @@ from harness.tasks import ChildResult, MeasureTask, Part
 RunTask = Callable[[MeasureTask, str], ChildResult]
 """Does a task under a name for its files; whatever happens is in the answer."""
 
+SHARD_IMAGES = 400
+"""The fewest images that are worth another process, which loads the runtime again."""
+
+
+def shards_for(cells: int, cores: int, images: int) -> int:
+    """Parts of each cell where ``cells`` are to be scored at once and nobody asked for a number."""
+    return max(1, min(cores // max(cells, 1), images // SHARD_IMAGES))
+
 
 def score_in_shards(
     task: MeasureTask, name: str, *, shards: int, jobs: int, run: RunTask, join: RunTask

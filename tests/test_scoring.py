@@ -20,7 +20,7 @@ from harness.images import pixels_digest
 from harness.interfaces import Detections
 from harness.records import CalibrationList
 from harness.scoring import OVERLAP, SKIPPED, Pass, merge, run_over, shard_range
-from harness.sharding import score_in_shards
+from harness.sharding import score_in_shards, shards_for
 from harness.tasks import ChildResult
 from tests.test_datasets_voc import SIZE, make, thing
 
@@ -214,3 +214,18 @@ def test_written_data_sets_are_read_from_several_roots(tmp_path):
     assert [both.image_id(k).partition("/")[0] for k in (0, 3)] == ["VOC2012-1", "VOC2012-2"]
     assert (both.truth(3).boxes == both.truth(0).boxes).all()
     assert json.dumps(both.labels) == json.dumps(Shapes("val").labels)
+
+
+@pytest.mark.parametrize(
+    ("cells", "cores", "images", "shards"),
+    [
+        (1, 2, 5000, 2),
+        (7, 2, 5000, 1),
+        (2, 8, 5000, 4),
+        (1, 8, 1300, 3),
+        (1, 2, 300, 1),
+        (0, 2, 9, 1),
+    ],
+)
+def test_cells_are_split_where_cores_would_be_idle(cells, cores, images, shards):
+    assert shards_for(cells, cores, images) == shards
