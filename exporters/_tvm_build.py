@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from exporters import _tvm_target
 from harness.errors import ExportFailed
@@ -20,26 +23,65 @@ ELF_NAMES = {"x86_64": "x64", "aarch64": "AArch64", "i686": "x86", "armv7l": "AR
 """What pyelftools calls the machine of a triple."""
 
 
-def compile_module(module: Any, target: _tvm_target.CpuTarget) -> Any:
-    """The ``relax.Executable`` of ``module``. TVM raises what its passes raise."""
+PLAN = "StaticPlanBlockMemory"
+"""The pass that decides which activations share memory."""
+
+
+def compile_module(
+    module: Any, target: _tvm_target.CpuTarget, planned: Callable[[Any], None] | None = None
+) -> Any:
+    """The ``relax.Executable`` of ``module``. TVM raises what its passes raise.
+
+    ``planned`` is given the module behind the pass `PLAN`.
+    """
     tvm = require("tvm", extra="tvm")
-    with tvm.transform.PassContext(disabled_pass=SLOW_PASSES):
+
+    @tvm.instrument.pass_instrument  # type: ignore[untyped-decorator]  # tvm has no types
+    class Look:
+        def run_after_pass(self, module: Any, info: Any) -> None:
+            if planned is not None and info.name == PLAN:
+                planned(module)
+
+    with tvm.transform.PassContext(disabled_pass=SLOW_PASSES, instruments=[Look()]):
         return tvm.compile(module, target=target.tvm)
+
+
+def activation_bytes(module: Any) -> int:
+    """What a planned module allocates for activations and answers in a run.
+
+    Temporary buffers inside kernels, and weights, are not in it.
+    """
+    tvm, relax = require("tvm", extra="tvm"), require("tvm.relax", extra="tvm")
+    storage = tvm.ir.Op.get("relax.memory.alloc_storage")
+    tensor = tvm.ir.Op.get("relax.builtin.alloc_tensor")
+    found: list[int] = []
+
+    def visit(node: Any) -> None:
+        if not isinstance(node, relax.Call) or node.op not in (storage, tensor):
+            return
+        extents = [int(extent) for extent in node.args[0].values]
+        item = 1 if node.op == storage else np.dtype(node.args[1].value).itemsize
+        found.append(item * math.prod(extents))
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return sum(found)
 
 
 def build(module: Any, target: _tvm_target.CpuTarget, path: Path) -> dict[str, str]:
     """Compile ``module``, link it to ``path``, and look at the result.
 
     Returns:
-        ``machine`` and ``needs`` (libraries) of the file's ELF header and dynamic section.
+        ``machine`` and ``needs`` (libraries) of the file's ELF header and dynamic section, and its
+        ``activation-bytes``, see `activation_bytes`.
 
     Raises:
         ExportFailed: a pass, LLVM or the linker refused, or the library is another machine's.
     """
+    sizes: list[int] = []
     try:
-        compile_module(module, target).export_library(
-            str(path), fcompile=partial(link, target=target.name)
-        )
+        compile_module(
+            module, target, lambda planned: sizes.append(activation_bytes(planned))
+        ).export_library(str(path), fcompile=partial(link, target=target.name))
     except ExportFailed:
         raise
     except Exception as error:  # TVM's passes raise many types
@@ -47,7 +89,7 @@ def build(module: Any, target: _tvm_target.CpuTarget, path: Path) -> dict[str, s
         raise ExportFailed(
             f"TVM cannot build for {target.text}: {type(error).__name__}: {reason[-1]}"
         ) from error
-    return examine(path, target)
+    return {**examine(path, target), "activation-bytes": str(sum(sizes))}
 
 
 def link(output: str, objects: Sequence[str], options: Sequence[str] = (), *, target: str) -> None:

@@ -18,10 +18,9 @@ from exporters._tvm_planes import split
 from exporters._tvm_planes_lower import Layer
 from exporters._tvm_planes_point import Form, Packed, Point
 from exporters._tvm_target import CpuTarget
-from exporters._tvm_time import Candidate, Times
+from exporters._tvm_time import Candidate, Times, code_digest
 from exporters._tvm_tune import Budget, Decision, Workload, search
 from harness.cache import sha256_text
-from harness.provenance import source_digest
 from harness.records import LayerChoice
 
 ALWAYS_DENSE = 0.7
@@ -243,7 +242,7 @@ def _key(layer: Layer, form: Form, target: CpuTarget) -> str:
     """What a time depends on. Residuals and scales are left out: both kinds of kernel pay them."""
     point = _bare(layer.point)
     zeros = np.packbits(layer.weight != 0).tobytes().hex() if form.sparse else ""
-    code = source_digest(("exporters/_tvm_planes_point.py", "exporters/_tvm_tir.py"))
+    code = code_digest("_tvm_planes_point")
     return sha256_text([target.text, repr(point), repr(form), zeros, code])
 
 

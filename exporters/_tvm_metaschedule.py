@@ -29,6 +29,7 @@ from exporters._tvm_time import Candidate, Times
 from harness.cache import sha256_text
 from harness.errors import ExportFailed
 from harness.extras import require
+from harness.provenance import source_digest
 
 TILE = (1, 1)
 """The cut whose packed weights these schedules read: (output vectors, inputs, lanes)."""
@@ -61,7 +62,7 @@ def able(conv: Any, lanes: int) -> TypeGuard[Conv]:
 
 
 class Database:
-    """MetaSchedule's trials of one target, as JSON in ``folder``.
+    """MetaSchedule's trials of one target by this file's code, as JSON below ``folder``.
 
     Raises:
         ExportFailed: the files cannot be read, or written by this TVM.
@@ -73,14 +74,15 @@ class Database:
             self.ms = require("tvm.s_tir.meta_schedule", extra="tvm")
         logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
         _check_json()
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder / source_digest(("exporters/_tvm_metaschedule.py",))[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.trials = self.ms.database.JSONDatabase(
-                str(folder / "workloads.json"), str(folder / "trials.json")
+                str(self.folder / "workloads.json"), str(self.folder / "trials.json")
             )
         except Exception as error:  # TVM raises several types for lines that are cut off
             raise ExportFailed(
-                f"MetaSchedule cannot read its trials in {folder}: delete that folder"
+                f"MetaSchedule cannot read its trials in {self.folder}: delete that folder"
             ) from error
 
 

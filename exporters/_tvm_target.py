@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from harness.cpu_flags import cpu_flags
 from harness.errors import ExportFailed
 from harness.extras import require
 
@@ -34,7 +34,7 @@ ARCHITECTURES = frozenset({"aarch64", "arm", "armv7l", "i686", "riscv64", "x86_6
 _LLVM_NAMES = {"armv7l": "arm", "armv7": "arm", "i686": "i386", "riscv64": "riscv64"}
 """LLVM's name of an architecture where a triple has another."""
 
-X86_FEATURES = {
+FEATURES = {
     "popcnt": "popcnt",
     "sse4.2": "sse4_2",
     "avx": "avx",
@@ -50,8 +50,17 @@ X86_FEATURES = {
     "avx512cd": "avx512cd",
     "avx512dq": "avx512dq",
     "avx512vl": "avx512vl",
+    "dotprod": "asimddp",
+    "fullfp16": "asimdhp",
+    "lse": "atomics",
+    "rdm": "asimdrdm",
+    "sve": "sve",
+    "sve2": "sve2",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
 }
-"""Instruction sets that compiled kernels may use, by LLVM's name: Linux's name in /proc/cpuinfo."""
+"""Instruction sets of x86 and ARM that compiled kernels may use, by LLVM's name: Linux's name in
+/proc/cpuinfo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,7 @@ class CpuTarget:
         tvm: the ``tvm.target.Target``.
         cpu: LLVM's name of it, for example ``znver4``.
         triple: for example ``x86_64-linux-gnu``.
-        features: those of `X86_FEATURES` that the code may use, in Linux's spelling.
+        features: those of `FEATURES` that the code may use, in Linux's spelling.
         lanes: float32 values in one vector register.
         registers: how many vector registers there are.
         here: whether this machine can run its code.
@@ -140,8 +149,8 @@ def resolve(name: str) -> CpuTarget:
     features = _features(name, config)
     if name == "native":
         # LLVM names a CPU by its model number; a hypervisor may hide some of its instructions.
-        offered = _host_features()
-        hidden = [ours for ours, linux in X86_FEATURES.items() if offered and linux not in offered]
+        offered = cpu_flags()
+        hidden = [ours for ours, linux in FEATURES.items() if offered and linux not in offered]
         hidden = sorted(features.intersection(hidden))
         if hidden:
             config["mattr"] = [f"-{feature}" for feature in hidden]
@@ -152,7 +161,7 @@ def resolve(name: str) -> CpuTarget:
         tvm=require("tvm", extra="tvm").target.Target(config),
         cpu=config["mcpu"],
         triple=config["mtriple"],
-        features=tuple(linux for ours, linux in X86_FEATURES.items() if ours in features),
+        features=tuple(linux for ours, linux in FEATURES.items() if ours in features),
         lanes=lanes,
         registers=registers,
         here=_runs_here(config["mtriple"], features),
@@ -212,8 +221,8 @@ def _runs_here(triple: str, features: set[str]) -> bool:
     """Whether code for a target can be timed on this machine."""
     if _arch(triple) != _arch(platform.machine()):
         return False
-    offered = _host_features()
-    used = {linux for ours, linux in X86_FEATURES.items() if ours in features}
+    offered = cpu_flags()
+    used = {linux for ours, linux in FEATURES.items() if ours in features}
     return not offered or used <= offered
 
 
@@ -224,12 +233,3 @@ def _vectors(triple: str, features: set[str]) -> tuple[int, int]:
             return 16, 32
         return (8, 16) if "avx" in features else (4, 16)
     return (4, 32) if triple.startswith(("aarch64", "arm64")) else (4, 16)
-
-
-def _host_features() -> set[str]:
-    """Instruction sets that Linux reports; none where it does not say (not x86, not Linux)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())

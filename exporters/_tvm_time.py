@@ -1,15 +1,17 @@
 """Timing candidates of kernels: compiled together, run in turns, each time remembered.
 
-Times are kept in the cache in one file a target, by what they depend on, so that a search that was
-stopped goes on where it was. The least time of each candidate counts, which other work on the
-machine disturbs least.
+Times are kept in the cache in one file a target and version of TVM, by what they depend on, so that
+a search that was stopped goes on where it was. The least time of each candidate counts, which other
+work on the machine disturbs least.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,10 +22,43 @@ from exporters import _tvm_build
 from exporters._tvm_target import CpuTarget
 from harness.cache import cache_dir, sha256_text, write_atomic
 from harness.extras import require
+from harness.provenance import source_digest
 
 ROUNDS = 31
 LEAST_NS = 200_000
 """Of a timed sample; shorter kernels are called several times."""
+
+
+@cache
+def code_digest(*names: str) -> str:
+    """SHA-256 of the source of modules of this folder and of all that they import of it.
+
+    A key that holds it is never taken for a kernel that was written by other code.
+    """
+    return source_digest(tuple(f"exporters/{name}.py" for name in sorted(code_files(*names))))
+
+
+def code_files(*names: str) -> set[str]:
+    """Modules of this folder and all that they import of it."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(Path(__file__).with_name(f"{name}.py"))
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    """Names of modules of this folder that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "exporters":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("exporters."):
+            found.add(str(node.module).removeprefix("exporters."))
+    return found
 
 
 class Candidate(NamedTuple):
@@ -64,13 +99,12 @@ class Times:
         self.target = target
         self.possible = target.here or timer is not None
         self._timer = timer or here
-        name = sha256_text([target.text, where])[:16]
+        version = str(require("tvm", extra="tvm").__version__)
+        code = " ".join((*target.features, *_tvm_build.SLOW_PASSES))
+        name = sha256_text([target.text, where, version, code])[:16]
         self.folder: Path = cache_dir("tvm-kernels") / name
         self._path = self.folder.with_suffix(".json")
-        try:
-            self._known: dict[str, float] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+        self._known = _read(self._path)
 
     def known(self, candidate: Candidate) -> float | None:
         """Seconds, if it was timed before."""
@@ -147,3 +181,12 @@ def random_arguments(function: Any) -> list[NDArray[Any]]:
     rng = np.random.default_rng(0)
     shapes = [parameter.shape for parameter in function.params]
     return [rng.normal(size=[int(n) for n in shape]).astype(np.float32) for shape in shapes]
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Times by key; none where the file is absent or is not what this program writes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): float(seconds) for key, seconds in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

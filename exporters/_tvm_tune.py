@@ -7,6 +7,7 @@ more, goes on where it was, and ``cached`` uses what is there without timing any
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,12 +16,11 @@ from typing import Any, NamedTuple, Protocol
 
 from exporters import _tvm_fused
 from exporters._tvm_metaschedule import AT_ONCE, Database, Scheduled, Schedules, able
-from exporters._tvm_time import Candidate, Times
+from exporters._tvm_time import Candidate, Times, code_digest
 from exporters._tvm_tunable import Tunables
 from harness.cache import sha256_text
 from harness.errors import BadConfig, ExportFailed
 from harness.progress import clock
-from harness.provenance import source_digest
 from harness.records import LayerChoice
 from harness.units import parse_seconds
 
@@ -29,15 +29,8 @@ WORTHWHILE = 0.98
 """Of the usual kernel's time: what gains less is not told apart from it."""
 
 OFF, CACHED, TRIALS = "no", "cached", "trials"
-KERNELS = (
-    "exporters/_tvm_conv.py",
-    "exporters/_tvm_conv_tile.py",
-    "exporters/_tvm_depthwise.py",
-    "exporters/_tvm_fused.py",
-    "exporters/_tvm_tiles.py",
-    "exporters/_tvm_tir.py",
-)
-"""Code that a time depends on."""
+KERNELS = ("_tvm_conv", "_tvm_fused")
+"""What writes the kernels of `Tunables`; a time depends on their code."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +117,10 @@ def parse(text: str) -> Budget | None:
         return None
     if text == CACHED:
         return Budget(trials=0)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        raise BadConfig(
+            f"tune={text} has no unit: give a duration such as {text}min, or {text}{TRIALS}"
+        )
     if text.endswith(TRIALS) and text.removesuffix(TRIALS).isdigit():
         return Budget(trials=int(text.removesuffix(TRIALS)))
     try:
@@ -197,7 +194,7 @@ def _say(text: str) -> None:
 
 def dense_workloads(tunables: Tunables, times: Times) -> dict[Hashable, Workload]:
     """Of the kernels that lowering asked cuts for; MetaSchedule is asked for those that it can."""
-    code, target = source_digest(KERNELS), times.target
+    code, target = code_digest(*KERNELS), times.target
     database = Database(target, times.folder)
 
     def candidate(key: Hashable, cut: Any) -> Candidate:

@@ -58,7 +58,7 @@ def scalar(text: str) -> Scalar:
 
 
 def complete(given: Mapping[str, Scalar], defaults: Mapping[str, Scalar], owner: str) -> Options:
-    """All options of ``owner`` with the value in force.
+    """All options of ``owner`` with the value in force; a number given for a text is text.
 
     Raises:
         BadConfig: an option that ``owner`` does not have, or a value of another type.
@@ -75,8 +75,11 @@ def complete(given: Mapping[str, Scalar], defaults: Mapping[str, Scalar], owner:
             )
     merged: Options = {**defaults, **given}
     for key, default in defaults.items():
-        if isinstance(default, float) and isinstance(merged[key], int):
-            merged[key] = float(merged[key])  # type: ignore[arg-type]  # an int by the line above
+        value = merged[key]
+        if isinstance(default, float) and isinstance(value, int):
+            merged[key] = float(value)
+        elif isinstance(default, str) and value is not None:
+            merged[key] = written(value)
     return merged
 
 
@@ -85,6 +88,8 @@ def _fits(value: Scalar, default: Scalar) -> bool:
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
+    if isinstance(default, str):
+        return isinstance(value, str | int | float)
     return isinstance(value, type(default))
 
 

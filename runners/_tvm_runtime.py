@@ -6,9 +6,7 @@ import os
 import sys
 from typing import Any
 
-from harness.errors import ArtifactDamaged
 from harness.extras import require
-from harness.records import Artifact
 
 FASTEST_CORES = 1
 """Mode of ``runtime.config_threadpool``: workers on the fastest cores (kBig in TVM)."""
@@ -29,13 +27,3 @@ def import_runtime() -> Any:
             del sys.modules["torch"], os.environ["TVM_USE_RUNTIME_LIB"]
     require("tvm.runtime.vm", extra="tvm-runtime")
     return require("tvm", extra="tvm-runtime")
-
-
-def check_version(version: str, artifact: Artifact, where: str = "this") -> None:
-    """Raise ArtifactDamaged where another TVM built the module: it runs on that one only."""
-    made_by = artifact.toolchain.get("apache-tvm", version)
-    if made_by != version:
-        raise ArtifactDamaged(
-            f"{artifact.id} was built by TVM {made_by} and {where} is {version}:"
-            f" export {artifact.model} again, or install apache-tvm=={made_by}"
-        )

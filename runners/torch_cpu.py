@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import model_file
+from harness.cpu_flags import cpu_flags
 from harness.errors import ArtifactDamaged, BadInput, Unsupported, first_line
 from harness.extras import require
 from harness.interfaces import (
@@ -201,13 +202,3 @@ def _refuse_foreign(path: Path, metadata: Mapping[str, str]) -> None:
             f"{path} was compiled for a CPU with {', '.join(lacks)}, which this one is not:"
             " export again on this machine, or with package=export"
         )
-
-
-def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags of this CPU, empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    lines = (line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags"))
-    return frozenset(next(lines, "").split())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import machine
 from harness.artifacts import model_file
+from harness.cpu_flags import cpu_flags
 from harness.errors import ArtifactDamaged, Unsupported
 from harness.extras import require
 from harness.interfaces import (
@@ -30,10 +31,8 @@ from harness.interfaces import (
 )
 from harness.records import Artifact
 from runners._profile_tvm import profile
-from runners._tvm_runtime import FASTEST_CORES, check_version, import_runtime
-
-ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
-"""``e_machine`` of the ELF header (System V ABI, gabi chapter 4) for the machines people have."""
+from runners._tvm_fit import Place, check
+from runners._tvm_runtime import FASTEST_CORES, import_runtime
 
 ALIGNMENT = 64
 """Bytes: generated code loads whole vectors, so an input must start at such an address."""
@@ -52,16 +51,15 @@ class TvmCpu(Runner):
         """Load the library.
 
         Raises:
-            ArtifactDamaged: truncated, made for another machine or by another TVM.
-            Unsupported: TVM's pool refuses the number of threads.
+            ArtifactDamaged: truncated, or no module.
+            Unsupported: made for another machine or by another TVM, or TVM's pool refuses the
+                number of threads.
         """
         path = model_file(artifact, folder)
-        check_library(path)
-        check_cpu(path, artifact)
         # Read once, when TVM's thread pool starts; it is also the pool's upper bound.
         os.environ["TVM_NUM_THREADS"] = str(options.threads)
         tvm = import_runtime()
-        check_version(tvm.__version__, artifact)
+        check(path, artifact, here(str(tvm.__version__)))
         _set_threads(options.threads)
         return TvmSession(tvm, path, artifact)
 
@@ -114,6 +112,17 @@ class TvmSession(Session):
         self._main = self.machine = None
 
 
+def here(version: str) -> Place:
+    """This machine, with a version of TVM."""
+    return Place(
+        "this machine",
+        platform.machine(),
+        lambda: machine.machine_record().cpu,
+        cpu_flags(),
+        version,
+    )
+
+
 def _set_threads(threads: int) -> None:
     """Make TVM's pool exactly ``threads`` wide, also in a process where it already runs."""
     get_function = require("tvm_ffi", extra="tvm-runtime").get_global_func
@@ -123,58 +132,4 @@ def _set_threads(threads: int) -> None:
         raise Unsupported(
             f"TVM's thread pool takes {given} threads, not {threads}:"
             f" ask for at most {given} in this process"
-        )
-
-
-def check_library(path: Path) -> None:
-    """Read the ELF header, because loading a truncated library kills the process.
-
-    Raises:
-        ArtifactDamaged: not an ELF library, shorter than its header says, or another machine's.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(64)
-    if len(head) < 64 or head[:4] != b"\x7fELF":
-        raise ArtifactDamaged(f"{path} is not a Linux shared library: export the model again")
-    if head[4] != 2:
-        machine, bits = struct.unpack_from("<H", head, 18)[0], "32-bit"
-        name = ELF_MACHINES.get(machine, f"machine {machine}")
-        raise ArtifactDamaged(f"{path} was built for {bits} {name}, not {platform.machine()}")
-    order = "<" if head[5] == 1 else ">"
-    machine = struct.unpack_from(f"{order}H", head, 18)[0]
-    name = ELF_MACHINES.get(machine, f"machine {machine}")
-    if name != platform.machine():
-        raise ArtifactDamaged(
-            f"{path} was built for {name} and this machine is {platform.machine()}:"
-            " export the model here, or run it there"
-        )
-    offset = struct.unpack_from(f"{order}Q", head, 40)[0]
-    entry, count = struct.unpack_from(f"{order}HH", head, 58)
-    whole = offset + entry * count
-    size = path.stat().st_size
-    if size < whole:
-        raise ArtifactDamaged(
-            f"{path} has {size} bytes, its header says {whole}: export the model again"
-        )
-
-
-def check_cpu(path: Path, artifact: Artifact) -> None:
-    """Compare the instruction sets that the code uses with those Linux reports here.
-
-    Raises:
-        ArtifactDamaged: one is missing; running the module would stop with an illegal instruction.
-    """
-    needed = artifact.toolchain.get("cpu-features", "").split()
-    cpuinfo = Path("/proc/cpuinfo")
-    if not needed or platform.machine() != "x86_64" or not cpuinfo.is_file():
-        return
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    flags = next((line.split() for line in lines if line.startswith("flags")), None)
-    if flags is None:
-        return
-    missing = [name for name in needed if name not in flags]
-    if missing:
-        raise ArtifactDamaged(
-            f"{path} uses {', '.join(missing)}, which this CPU lacks:"
-            " export the model again with target=native on this machine"
         )

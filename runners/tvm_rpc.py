@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from harness.artifacts import model_file
 from harness.boards import Address, address, connect, reason
-from harness.errors import ArtifactDamaged, CellCrashed, Unsupported
+from harness.errors import CellCrashed, Unsupported
 from harness.interfaces import ANSWERS, RUNNERS, Outputs, Runner, RunOptions, Session
 from harness.records import Artifact
-from runners._tvm_runtime import FASTEST_CORES, check_version, import_runtime
+from runners._tvm_fit import Place, check
+from runners._tvm_runtime import FASTEST_CORES, import_runtime
 
 
 @RUNNERS.register
@@ -51,14 +52,14 @@ class TvmRpc(Runner):
 
         Raises:
             CellCrashed: nobody answers, or the connection is lost.
-            ArtifactDamaged: the board cannot load the module.
-            Unsupported: it takes another number of threads.
+            ArtifactDamaged: the library is truncated, or none.
+            Unsupported: it was built for another machine or by another TVM, or the board takes
+                another number of threads.
         """
         where = address(options.target)
         if where is None:
             raise Unsupported(str(self.unsupported("tvm", options)))
         tvm = import_runtime()
-        check_version(tvm.__version__, artifact)
         path = model_file(artifact, folder)
         return RpcSession(tvm, path, artifact, where, options.threads)
 
@@ -72,22 +73,14 @@ class RpcSession(Session):
         self._where = where
         self._remote = connect(where)
         said = self._introduction()
-        version = str(said.pop("apache-tvm", tvm.__version__))
-        check_version(version, artifact, f"the one at {where}")
+        place = _place(str(where), said, str(tvm.__version__))
+        check(path, artifact, place)
         self.board = said or {"id": f"unknown board at {where}"}
         with self._connection():
             self._device = self._remote.cpu(0)
             self._file = f"{artifact.sha256[:16] or 'model'}.so"
             self._remote.upload(bytearray(path.read_bytes()), target=self._file)
-        try:
-            library = self._remote.load_module(self._file)
-            self._machine: Any = tvm.runtime.vm.VirtualMachine(library, self._device)
-        except Exception as error:  # whatever the board's loader says
-            raise ArtifactDamaged(
-                f"{where} cannot load {path.name}, built for"
-                f" {artifact.toolchain.get('target', 'an unknown target')} ({reason(error)}):"
-                " export it for that board, with the TVM version that it runs"
-            ) from error
+        self._machine: Any = self._load(tvm, artifact)
         with self._connection():
             get = self._remote.get_function
             get("runtime.config_threadpool")(FASTEST_CORES, threads)
@@ -96,7 +89,7 @@ class RpcSession(Session):
             raise Unsupported(f"{where} takes {given} threads, not {threads}: ask for {given}")
         self._tensor = tvm.runtime.tensor
         self._answer = ANSWERS[artifact.output_kind]
-        self.versions = {"apache-tvm": version}
+        self.versions = {"apache-tvm": place.tvm}
         if said:
             name = said["board"] or said["cpu"] or said["architecture"]
             self.versions["board"] = f"{name}, {said['architecture']}"
@@ -133,6 +126,21 @@ class RpcSession(Session):
             return {}
         return facts
 
+    def _load(self, tvm: Any, artifact: Artifact) -> Any:
+        """The module on the board. Raises Unsupported, or CellCrashed where the board is lost."""
+        try:
+            library = self._remote.load_module(self._file)
+            return tvm.runtime.vm.VirtualMachine(library, self._device)
+        except Exception as error:  # whatever the board's loader says
+            with self._connection():  # its bytes were verified: either the board is gone, or
+                self._remote.get_function("runtime.NumThreads")()
+            raise Unsupported(
+                f"{self._where} cannot load {artifact.id}, built for"
+                f" {artifact.toolchain.get('target', 'an unknown target')} by TVM"
+                f" {artifact.toolchain.get('apache-tvm', 'of an unknown version')}"
+                f" ({reason(error)}): export it for that board, with the TVM version that it runs"
+            ) from error
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:
         try:
@@ -142,3 +150,17 @@ class RpcSession(Session):
                 f"lost the connection to {self._where} ({reason(error)}):"
                 " look whether its server still runs"
             ) from error
+
+
+def _place(name: str, said: dict[str, Any], version: str) -> Place:
+    """A board by its introduction, of which only what ``machine.json`` holds is left.
+
+    One that does not introduce itself is taken to have the ``version`` of TVM that is here.
+    """
+    return Place(
+        name,
+        said.get("architecture"),
+        lambda: said.get("cpu"),
+        said.pop("cpu-flags", ()),
+        str(said.pop("apache-tvm", version)),
+    )

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.support import deterministic
+from exporters._tvm_target import CpuTarget, resolve
 from harness import artifacts
 from harness.interfaces import EXPORTERS, MODELS, Exported, Exporter, ExportJob, RawOutputs
 from harness.records import Artifact, Cell, Decoding, ImageSpec, ModelSpec, Scalar, Source
@@ -265,6 +266,14 @@ def golden_image() -> Images:
     """The image of the golden outputs, float32 (1, 3, 300, 300)."""
     rng = np.random.Generator(np.random.PCG64(0))
     return rng.normal(0, 1, (1, 3, 300, 300)).astype(np.float32)
+
+
+@pytest.fixture
+def native_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CpuTarget:
+    """This machine for TVM, with nothing known of its kernels yet."""
+    pytest.importorskip("tvm", reason="tells what this machine is")
+    monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
+    return resolve("native")
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_named_cpu_limits_the_vectors() -> None:
 def test_hidden_instructions_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     if not X86:
         pytest.skip("hides x86 instructions")
-    monkeypatch.setattr(_tvm_target, "_host_features", lambda: {"flags", "sse4_2", "popcnt"})
+    monkeypatch.setattr(_tvm_target, "cpu_flags", lambda: frozenset({"sse4_2", "popcnt"}))
     target = _tvm_target.resolve("native")
     assert target.lanes == 4
     assert target.features == ("popcnt", "sse4_2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporters import _tvm_build, _tvm_target
-from harness.errors import ArtifactDamaged, ExportFailed
+from harness.errors import ExportFailed, Unsupported
 from harness.interfaces import EXPORTERS, RUNNERS, RunOptions
 from harness.records import Artifact, ModelSpec
 
@@ -82,7 +82,7 @@ def test_a_library_for_a_board(
         ["libc.so.6"],
         ["libm.so.6", "libc.so.6"],
     )
-    with pytest.raises(ArtifactDamaged, match="was built for aarch64 and this machine is"):
+    with pytest.raises(Unsupported, match="was built for aarch64 and this machine is"):
         RUNNERS.get("tvm_cpu")().open(artifact, folder, RunOptions(threads=1))
     with pytest.raises(ExportFailed, match="was linked for AArch64, not for"):
         _tvm_build.examine(folder / "model.so", _tvm_target.resolve("x86-64-v3"))

@@ -4,55 +4,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from exporters import (
-    _tvm_build,
-    _tvm_choose,
-    _tvm_conv,
-    _tvm_conv_tile,
-    _tvm_metaschedule,
-    _tvm_target,
-    _tvm_time,
-    _tvm_tunable,
-    _tvm_tune,
-)
-from exporters._tvm_after import Add, Affine, Clip
-from exporters._tvm_conv_tile import Conv
-from exporters._tvm_metaschedule import Database, Schedules
-from exporters._tvm_tiles import Window
+from exporters import _tvm_choose, _tvm_target, _tvm_time, _tvm_tune
+from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times
 from exporters._tvm_tune import Budget, Workload
 from harness import cli, recipes
 from harness.errors import BadConfig, CellCrashed, ExportFailed
-from harness.interfaces import EXPORTERS, RUNNERS, RunOptions
+from harness.interfaces import EXPORTERS
 from harness.records import Artifact, ModelSpec
-from tests.test_exporters_tvm_sparse import blocks_pruned, layer_of, normal
+from tests.test_exporters_tvm_choose import layer_of
+from tests.test_exporters_tvm_sparse import blocks_pruned, normal
 from tests.test_runners_tvm_rpc import free_port, started
 
-torch = pytest.importorskip("torch", reason="the reference")
+pytest.importorskip("torch", reason="the reference")
 pytest.importorskip("tvm", reason="the compiler under test")
 
 MakeArtifact = Callable[..., tuple[Artifact, Path]]
-
-
-CONVS = [
-    Conv(
-        window=Window(height=1, width=19),
-        inputs=16,
-        outputs=40,
-        after=(Add(), Clip(0.0, 6.0)),
-    ),
-    Conv(window=Window(height=1, width=1), inputs=16, outputs=5),
-    Conv(window=Window(height=1, width=400), inputs=16, outputs=40),
-]
-"""With a rest of pixels and of outputs; of one pixel and one vector; large enough for threads."""
 
 
 class Clock:
@@ -64,18 +37,6 @@ class Clock:
     def __call__(self, module: Any, calls: Any, target: Any) -> list[float]:
         self.timed += len(calls)
         return [self.seconds.pop(0) if self.seconds else 1.0 for _ in calls]
-
-
-@pytest.fixture
-def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _tvm_target.CpuTarget:
-    monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path / "cache"))
-    return _tvm_target.resolve("native")
-
-
-def first_or_last(module: Any, calls: Any, target: Any) -> list[float]:
-    """A timer by which the first of many candidates is the fastest, and the last of two."""
-    seconds = [1e-6 * number for number, _ in enumerate(calls, start=1)]
-    return seconds[::-1] if len(calls) == 2 else seconds
 
 
 class Drawn:
@@ -103,10 +64,10 @@ def workload(name: str, weight: float, count: int, more: Drawn | None = None) ->
 
 
 @pytest.fixture
-def times(target: _tvm_target.CpuTarget, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Times]:
+def times(native_target: CpuTarget, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Times]:
     tvm = pytest.importorskip("tvm")
     monkeypatch.setattr(tvm, "IRModule", dict)  # nothing is compiled in these tests
-    return lambda clock: Times(target, clock)
+    return lambda clock: Times(native_target, clock)
 
 
 @pytest.mark.parametrize(
@@ -122,18 +83,38 @@ def test_budgets(text: str, budget: Budget | None) -> None:
     assert _tvm_tune.parse(text) == budget
 
 
-@pytest.mark.parametrize("text", ["yes", "15", "0min", "trials", "-3trials"])
+@pytest.mark.parametrize("text", ["yes", "0min", "trials", "-3trials"])
 def test_a_budget_that_is_none_is_refused_before_any_work(text: str, tiny_spec: ModelSpec) -> None:
     exporter = EXPORTERS.get("tvm_dense")()
     with pytest.raises(BadConfig, match=f"tune={text} is no budget: give a duration such as 15min"):
         exporter.unsupported(tiny_spec, {**exporter.options, "tune": text})
 
 
-def test_a_budget_without_a_unit_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["export", "mb2_ssd_lite", "tvm_dense", "--tune", "5"]) == 2
-    assert (
-        "--tune 5 has no unit: give a duration such as 5min, or 5trials" in capsys.readouterr().err
-    )
+@pytest.mark.parametrize("budget", ["5", "1.5"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["export", "mb2_ssd_lite", "tvm_dense", "--tune", "BUDGET"],
+        ["run", "--exporters", "tvm_dense:tune=BUDGET"],
+        ["run", "--set", "exporters=tvm_dense:tune=BUDGET"],
+        ["run", "matrix.yaml"],
+    ],
+    ids=["option", "exporters", "set", "file"],
+)
+def test_a_budget_without_a_unit_is_one_sentence_wherever_it_stands(
+    asked: list[str],
+    budget: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DETBENCH_CACHE", str(tmp_path))
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(f"exporters: ['tvm_dense:tune={budget}']\n", encoding="utf-8")
+    words = [str(matrix) if word == "matrix.yaml" else word for word in asked]
+    assert cli.main([word.replace("BUDGET", budget) for word in words]) == 2
+    said = f"tune={budget} has no unit: give a duration such as {budget}min, or {budget}trials"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -216,68 +197,40 @@ def test_what_hardly_gains_is_left_as_it_was(times: Callable[..., Times]) -> Non
     assert (decided.winner, decided.seconds) == (load.candidates[0], 1.0)
 
 
-@pytest.mark.parametrize("conv", CONVS)
-def test_schedules_that_metaschedule_drew_compute_what_our_kernel_does(
-    conv: Conv, target: _tvm_target.CpuTarget
+def test_another_tvm_s_times_are_not_reused(
+    native_target: CpuTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times, lanes = Times(target, first_or_last), target.lanes
-    schedules = Schedules(conv, Database(target, times.folder))
-    cut = _tvm_conv.plan(conv, lanes, target.registers)
-    ours = Candidate("ours", "ours", lambda name: _tvm_conv.kernel(name, conv, cut, threads=False))
-    times.measure([ours])
-    schedules.search(2, times)
-    assert schedules.left() == _tvm_metaschedule.TRIALS - 2
-    found = schedules.best()
-    assert found is not None
-    weight, bias = normal(0, conv.outputs, conv.inputs, 1, 1), normal(1, conv.outputs)
-    answers = [
-        called(write("kernel"), _tvm_conv_tile.pack(conv, plan, weight, bias), target)
-        for write, plan in (
-            (ours.write, cut),
-            (
-                found.kind.write,
-                _tvm_conv.plan(conv, lanes, target.registers, _tvm_metaschedule.TILE),
-            ),
-        )
-    ]
-    np.testing.assert_allclose(answers[1], answers[0], atol=1e-4)
-    again = Schedules(conv, Database(target, times.folder))  # as the next process reads it
-    assert again.tried() == 2
-    assert again.best() is not None
-    other = dataclasses.replace(conv, outputs=conv.outputs + 64)
-    assert Schedules(other, Database(target, times.folder)).best() is None
-
-
-def called(
-    function: Any, packed: Sequence[NDArray[Any]], target: _tvm_target.CpuTarget
-) -> NDArray[Any]:
-    """What a kernel answers for random pixels and these weights."""
+    load = workload("one", 1, 1)
     tvm = pytest.importorskip("tvm")
-    image, _, _, *rest = _tvm_time.random_arguments(function)
-    tensors = [tvm.runtime.tensor(array) for array in (image, *packed, *rest)]
-    _tvm_build.compile_module(tvm.IRModule({"kernel": function}), target)["kernel"](*tensors)
-    return np.array(tensors[-1].numpy())
+    monkeypatch.setattr(tvm, "IRModule", dict)
+    Times(native_target, Clock(0.5)).measure(load.candidates)
+    assert Times(native_target).known(load.candidates[0]) == 0.5
+    fewer = dataclasses.replace(native_target, features=native_target.features[:-1])
+    assert Times(fewer).known(load.candidates[0]) is None
+    assert Times(native_target, where="rpi4:9090").known(load.candidates[0]) is None
+    monkeypatch.setattr(tvm, "__version__", "0.1")
+    assert Times(native_target).known(load.candidates[0]) is None
 
 
-def test_metaschedule_is_not_asked_where_its_space_does_not_fit() -> None:
-    conv = CONVS[0]
-    assert _tvm_metaschedule.able(conv, 8)
-    window = Window(height=4, width=4, kernel=(3, 3))
-    for other in (
-        dataclasses.replace(conv, inputs=conv.inputs + 1),
-        dataclasses.replace(conv, after=(Affine(),)),
-        dataclasses.replace(conv, window=window),
-        "no convolution",
-    ):
-        assert not _tvm_metaschedule.able(other, 8)
+@pytest.mark.parametrize("text", ["", "[1.0]", "null", '{"one0": null}', '{"one0": "fast"}'])
+def test_a_file_of_times_that_is_none_is_ignored(
+    text: str, times: Callable[..., Times], native_target: CpuTarget
+) -> None:
+    load = workload("one", 1, 1)
+    times(Clock(0.5)).measure(load.candidates)
+    (path,) = Times(native_target).folder.parent.glob("*.json")
+    path.write_text(text, encoding="utf-8")
+    again = times(Clock(0.25))
+    assert again.known(load.candidates[0]) is None
+    assert again.measure(load.candidates) == {"one0": 0.25}
 
 
-def test_a_database_that_was_cut_off_is_named(target: _tvm_target.CpuTarget) -> None:
-    folder = Times(target).folder
-    folder.mkdir()
-    (folder / "workloads.json").write_text('["abc", "', encoding="utf-8")
-    with pytest.raises(ExportFailed, match=f"cannot read its trials in {folder}: delete that"):
-        Database(target, folder)
+def test_a_time_depends_on_all_code_that_writes_the_kernel() -> None:
+    """Every module below a kernel's is a part of the key: a change of one makes the time stale."""
+    read = _tvm_time.code_files("_tvm_conv")
+    assert {"_tvm_conv", "_tvm_conv_tile", "_tvm_after", "_tvm_tiles", "_tvm_tir"} <= read
+    assert "_tvm_planes" in _tvm_time.code_files("_tvm_planes_point")
+    assert "_tvm_choose" not in read
 
 
 def test_a_search_goes_on_where_it_stopped(
@@ -305,57 +258,26 @@ def test_no_time_is_left_is_said(
 
 
 def test_sparse_forms_beyond_the_usual_ones_are_taken_where_faster(
-    target: _tvm_target.CpuTarget, monkeypatch: pytest.MonkeyPatch
+    native_target: CpuTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = layer_of(blocks_pruned(normal(0, 32, 200), 1, 0.8))
-    usual = _tvm_choose.candidates(layer, target.registers)
-    more = _tvm_choose.more_candidates(layer, target.registers)
+    usual = _tvm_choose.candidates(layer, native_target.registers)
+    more = _tvm_choose.more_candidates(layer, native_target.registers)
     assert more[: len(usual)] == usual
     assert len(more) > len(usual)
     seconds = [5e-6] * (len(more) - 1) + [1e-6] + [5e-6, 1e-6]  # the last two in turns
     monkeypatch.setattr(_tvm_time, "here", Clock(*seconds))
-    choice = _tvm_choose.choose([layer], Times(target), Budget(trials=1000))[0]
+    choice = _tvm_choose.choose([layer], Times(native_target), Budget(trials=1000))[0]
     assert choice.form == more[-1]
     assert (choice.record.untuned_us, choice.record.chosen_us) == (5.0, 1.0)
-    untuned = _tvm_choose.choose([layer], Times(target))[0]
+    untuned = _tvm_choose.choose([layer], Times(native_target))[0]
     assert untuned.form in usual
     assert untuned.record.untuned_us is None
 
 
 @pytest.mark.slow
-def test_a_schedule_takes_the_place_of_a_slower_kernel(
-    tiny_spec: ModelSpec,
-    tiny_images: NDArray[np.float32],
-    export_artifact: MakeArtifact,
-    target: _tvm_target.CpuTarget,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_tvm_metaschedule, "TRIALS", 2)
-    monkeypatch.setattr(_tvm_tunable, "MOST_CUTS", 3)
-    monkeypatch.setattr(_tvm_time, "here", first_or_last)
-    artifact, folder = export_artifact("tvm_dense", tiny_spec, None, tune="1000trials")
-    by_tvm = [layer for layer in artifact.layers if layer.chosen == _tvm_tune.SCHEDULED]
-    assert by_tvm
-    for layer in artifact.layers:
-        assert layer.chosen_us is not None
-        assert layer.untuned_us is not None
-        assert layer.chosen_us <= layer.untuned_us
-        assert "cuts tried" in layer.reason
-    assert "in turns: as untuned 2.0 µs, a schedule of MetaSchedule 1.0 µs" in by_tvm[0].reason
-    assert any(f"is the fastest of {len(by_tvm)}" in note for note in artifact.notes)
-    with RUNNERS.get("tvm_cpu")().open(artifact, folder, RunOptions(threads=2)) as session:
-        found = session.run(tiny_images[:1])
-    with torch.no_grad():
-        expected = tiny_spec.build()(torch.from_numpy(tiny_images[:1]))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
-    cached, _ = export_artifact("tvm_dense", tiny_spec, None, tune="cached")
-    assert cached.layers == artifact.layers
-
-
-@pytest.mark.slow
 def test_a_board_chooses_and_tunes(
-    tiny_spec: ModelSpec, export_artifact: MakeArtifact, target: _tvm_target.CpuTarget
+    tiny_spec: ModelSpec, export_artifact: MakeArtifact, native_target: CpuTarget
 ) -> None:
     network, _ = recipes.parse("prune:0.9").apply(tiny_spec, copy.deepcopy(tiny_spec.build()))
     spec = dataclasses.replace(tiny_spec, build=lambda: network)

@@ -66,3 +66,35 @@ def test_symmetric_ranges_are_symmetric_and_zeros_have_one(method: str) -> None:
     assert low == -high < 0
     low, high = choose([seen(np.zeros(4))], method)
     assert low <= 0 < high
+
+
+def test_range_covers_what_is_evenly_spread() -> None:
+    values = np.linspace(-1, 3, 2001)
+    assert choose([seen(values, values[::-1])]) == pytest.approx((-1, 3))
+
+
+def test_range_weighs_a_rare_outlier_against_the_steps_of_all_others() -> None:
+    values = np.append(np.random.default_rng(0).uniform(0, 1, 100_000), 100.0)
+    _, high = choose([seen(values)])
+    # Cut at c, it costs (100 - c)^2 once; steps of c / 255 cost each other value c^2 / 780,300.
+    assert high == pytest.approx(100 / 1.128, rel=0.1)
+    unsampled = Observed(low=0.0, high=100.0, samples=[values[:-1].astype(np.float32)])
+    assert choose([unsampled])[1] == pytest.approx(1.0, rel=0.1)
+
+
+def test_range_is_not_ruined_by_an_image_that_explodes() -> None:
+    images = np.random.default_rng(1).uniform(-1, 1, (50, 400))
+    images[7] *= 10_000
+    low, high = choose([seen(*images)])
+    assert high == pytest.approx(10, rel=0.3)  # the finest step of the search is a thousandth
+    assert low == pytest.approx(-10, rel=0.3)
+
+
+def test_range_of_tensors_that_share_a_scale_covers_both() -> None:
+    group = [seen(np.linspace(-2, 0, 1001)), seen(np.linspace(0, 5, 1001))]
+    assert choose(group) == pytest.approx((-2, 5))
+
+
+def test_range_of_nothing_but_zeros_has_a_width() -> None:
+    low, high = choose([seen(np.zeros(9), np.zeros(9))])
+    assert low == 0 < high

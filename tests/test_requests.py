@@ -50,6 +50,7 @@ def test_lists_and_objects_are_text() -> None:
 
 def test_options_are_completed_by_defaults() -> None:
     assert complete({"x": 2}, {"x": 1.0, "y": "a"}, "model m") == {"x": 2.0, "y": "a"}
+    assert complete({"y": 5}, {"x": 1.0, "y": "a"}, "model m") == {"x": 1.0, "y": "5"}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ def test_options_are_completed_by_defaults() -> None:
         ({"widht": 1.0}, "model m has no option 'widht': did you mean 'width'"),
         ({"width": "wide"}, "option 'width' of model m is 'wide', expected float"),
         ({"fold": 1}, "option 'fold' of model m is 1, expected bool"),
+        ({"kind": True}, "option 'kind' of model m is True, expected str such as 'a'"),
         ({"width": True}, "option 'width' of model m is True, expected float"),
     ],
 )
@@ -65,4 +67,4 @@ def test_wrong_options_name_the_owner_and_what_would_fit(
     given: dict[str, object], said: str
 ) -> None:
     with pytest.raises(BadConfig, match=said):
-        complete(given, {"width": 1.0, "fold": False}, "model m")  # type: ignore[arg-type]  # wrong on purpose
+        complete(given, {"width": 1.0, "fold": False, "kind": "a"}, "model m")  # type: ignore[arg-type]  # wrong on purpose

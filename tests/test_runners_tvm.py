@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,10 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.errors import ArtifactDamaged, Unsupported
+import harness.cpu_flags
+from harness import artifacts, worker
+from harness.cpu_flags import cpu_flags
+from harness.errors import ArtifactDamaged, DetbenchError, Unsupported
 from harness.interfaces import RUNNERS, RunOptions
 from harness.records import Artifact, ModelSpec, encode
-from runners import tvm_cpu
+from harness.tasks import MeasureTask
+from runners import _tvm_fit, tvm_cpu
 
 tvm = pytest.importorskip("tvm", reason="the runtime under test")
 pytest.importorskip("torch", reason="makes the module that is run here")
@@ -56,8 +61,10 @@ def copy_with(made: tuple[Artifact, Path], folder: Path, data: bytes) -> tuple[A
     return made[0], folder
 
 
-def refusal(made: tuple[Artifact, Path]) -> str:
-    with pytest.raises(ArtifactDamaged) as caught:
+def refusal(
+    made: tuple[Artifact, Path], kind: type[DetbenchError] = ArtifactDamaged
+) -> str:
+    with pytest.raises(kind) as caught:
         RUNNERS.get("tvm_cpu")().open(*made, RunOptions(threads=1))
     message = str(caught.value)
     assert "\n" not in message
@@ -145,7 +152,7 @@ def test_another_machines_library_is_refused(
         machine, name = 243, "riscv64"
     library = bytearray((made[1] / "model.so").read_bytes())
     struct.pack_into("<H", library, 18, machine)
-    message = refusal(copy_with(made, tmp_path, bytes(library)))
+    message = refusal(copy_with(made, tmp_path, bytes(library)), Unsupported)
     assert f"was built for {name} and this machine is {platform.machine()}" in message
 
 
@@ -153,8 +160,8 @@ def test_a_32_bit_library_is_refused(made: tuple[Artifact, Path], tmp_path: Path
     library = bytearray((made[1] / "model.so").read_bytes())
     library[4] = 1
     struct.pack_into("<H", library, 18, 3)
-    message = refusal(copy_with(made, tmp_path, bytes(library)))
-    assert f"was built for 32-bit i386, not {platform.machine()}" in message
+    message = refusal(copy_with(made, tmp_path, bytes(library)), Unsupported)
+    assert f"was built for 32-bit i386 and this machine is {platform.machine()}" in message
 
 
 def test_a_library_that_is_no_module_is_refused(
@@ -170,21 +177,62 @@ def test_a_library_that_is_no_module_is_refused(
 def test_another_version_of_tvm_is_named(made: tuple[Artifact, Path]) -> None:
     artifact, folder = made
     older = msgspec.structs.replace(artifact, toolchain={**artifact.toolchain, "apache-tvm": "0.1"})
-    message = refusal((older, folder))
-    assert f"was built by TVM 0.1 and this is {tvm.__version__}" in message
+    message = refusal((older, folder), Unsupported)
+    assert f"was built by TVM 0.1 and this machine has {tvm.__version__}" in message
     assert "apache-tvm==0.1" in message
 
 
-def test_missing_instructions_are_named(made: tuple[Artifact, Path]) -> None:
-    if platform.machine() != "x86_64":
-        pytest.skip("instruction sets are compared on x86-64 only")
+@pytest.mark.parametrize("flags", [{"avx", "avx2"}, {"fp", "asimd"}])
+def test_missing_instructions_are_named(
+    flags: set[str], made: tuple[Artifact, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact, folder = made
-    features = f"{artifact.toolchain['cpu-features']} avx4096"
-    newer = msgspec.structs.replace(
-        artifact, toolchain={**artifact.toolchain, "cpu-features": features}
-    )
-    assert "uses avx4096, which this CPU lacks" in refusal((newer, folder))
+    toolchain = {"target": "llvm -mcpu=future", "cpu-features": f"{min(flags)} avx4096"}
+    newer = msgspec.structs.replace(artifact, toolchain=toolchain)
+    monkeypatch.setattr(tvm_cpu, "cpu_flags", lambda: frozenset(flags))
+    message = refusal((newer, folder), Unsupported)
+    assert "built for llvm -mcpu=future and uses avx4096, which this machine (" in message
+    monkeypatch.setattr(tvm_cpu, "cpu_flags", frozenset)  # a system that does not tell
+    RUNNERS.get("tvm_cpu")().open(newer, folder, RunOptions(threads=1)).close()
+
+
+def test_the_flags_of_a_processor_are_read_in_both_spellings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(harness.cpu_flags, "CPUINFO", tmp_path / "cpuinfo")
+    assert cpu_flags() == frozenset()
+    for text in ("vendor : x\nflags\t\t: fpu avx2\nflags : no\n", "Features\t: fpu avx2\n"):
+        (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+        assert cpu_flags() == {"fpu", "avx2"}
+
+
+def test_a_module_of_elsewhere_ends_its_cell_as_unsupported(
+    made: tuple[Artifact, Path], measure_task: MeasureTask, tmp_path: Path
+) -> None:
+    artifact, folder = made
+    cell = msgspec.structs.replace(measure_task.cell, runner="tvm_cpu", measure="parity")
+    task = msgspec.structs.replace(measure_task, cell=cell, folder=str(tmp_path))
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    library = bytearray((folder / "model.so").read_bytes())
+    struct.pack_into("<H", library, 18, 243)
+    for data, toolchain, said in (
+        (bytes(library), artifact.toolchain, "was built for riscv64 and this machine is"),
+        (
+            (folder / "model.so").read_bytes(),
+            {**artifact.toolchain, "apache-tvm": "0.1"},
+            "was built by TVM 0.1 and this machine has",
+        ),
+    ):
+        (tmp_path / "model.so").write_bytes(data)
+        files = artifacts.entries(tmp_path, ["model.so"])
+        changed = msgspec.structs.replace(
+            artifact, toolchain=toolchain, files=files, sha256=artifacts.model_digest(files)
+        )
+        (tmp_path / artifacts.MANIFEST).write_bytes(encode(changed))
+        result = worker.perform(task)
+        assert result.state == "unsupported", result.error
+        assert said in str(result.error)
 
 
 def test_the_header_of_a_good_library_passes(made: tuple[Artifact, Path]) -> None:
-    tvm_cpu.check_library(made[1] / "model.so")
+    _tvm_fit.check_library(made[1] / "model.so", tvm_cpu.here("any"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 
 from harness.boards import Address, address
 from harness.config import load
-from harness.errors import ArtifactDamaged, CellCrashed
+from harness.errors import CellCrashed, Unsupported
 from harness.interfaces import RUNNERS, RunOptions
 from harness.plan import make_plan
 from harness.records import Artifact, ModelSpec
+from runners import tvm_rpc
 
 tvm = pytest.importorskip("tvm", reason="the runtime under test")
 torch = pytest.importorskip("torch", reason="makes the module that is run here")
@@ -106,7 +108,7 @@ def test_a_board_at_a_tracker_answers_and_times(
             with pytest.raises(CellCrashed, match="has no board 'rpi9', only loop"):
                 runner.open(artifact, folder, options(f"rpi9@{tracker}"))
             wrong = msgspec.structs.replace(artifact, toolchain={"apache-tvm": "0.1"})
-            with pytest.raises(ArtifactDamaged, match=r"built by TVM 0\.1 and this is"):
+            with pytest.raises(Unsupported, match=rf"built by TVM 0\.1 and loop@{tracker} has"):
                 runner.open(wrong, folder, options(target))
             session = runner.open(artifact, folder, options(target))
             end(server)
@@ -115,17 +117,40 @@ def test_a_board_at_a_tracker_answers_and_times(
 
 
 @pytest.mark.slow
-def test_a_module_for_another_machine_is_named(made: tuple[Artifact, Path], tmp_path: Path) -> None:
+def test_a_module_that_a_board_cannot_run_is_named(
+    made: tuple[Artifact, Path], tmp_path: Path
+) -> None:
     artifact, folder = made
     data = bytearray((folder / "model.so").read_bytes())
     data[18:20] = (183 if data[18] != 183 else 62).to_bytes(2, "little")  # e_machine
     (tmp_path / "model.so").write_bytes(data)
+    foreign = "x86_64" if platform.machine() == "aarch64" else "aarch64"
+    toolchain = {**artifact.toolchain, "cpu-features": "avx4096"}
+    future = msgspec.structs.replace(artifact, toolchain=toolchain)
     runner = RUNNERS.get("tvm_rpc")()
+    with started("serve", "--port", free_port()) as (latency, _):
+        where = latency.split()[-1]
+        said = f"was built for {foreign} and {where} is {platform.machine()}"
+        with pytest.raises(Unsupported, match=said):
+            runner.open(artifact, tmp_path, options(where))
+        with pytest.raises(Unsupported, match=rf"uses avx4096, which {where} \(.+\) lacks"):
+            runner.open(future, folder, options(where))
+
+
+@pytest.mark.slow
+def test_a_board_that_does_not_introduce_itself_says_why_it_cannot_load(
+    made: tuple[Artifact, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, folder = made
+    data = bytearray((folder / "model.so").read_bytes())
+    data[18:20] = (183 if data[18] != 183 else 62).to_bytes(2, "little")  # e_machine
+    (tmp_path / "model.so").write_bytes(data)
+    monkeypatch.setattr(tvm_rpc.RpcSession, "_introduction", lambda _: {})
     with (
         started("serve", "--port", free_port()) as (latency, _),
-        pytest.raises(ArtifactDamaged, match="export it for that board"),
+        pytest.raises(Unsupported, match=r"cannot load tiny/.*built for llvm .* by TVM"),
     ):
-        runner.open(artifact, tmp_path, options(latency.split()[-1]))
+        RUNNERS.get("tvm_rpc")().open(artifact, tmp_path, options(latency.split()[-1]))
 
 
 def test_nobody_at_the_address_is_one_sentence(made: tuple[Artifact, Path]) -> None:

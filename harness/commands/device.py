@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from harness import machine
+from harness.cpu_flags import cpu_flags
 from harness.errors import BadConfig, Unsupported
 from harness.extras import require
 from harness.registry import ROOT
@@ -56,6 +57,7 @@ def introduce() -> None:
     facts = {
         **msgspec.to_builtins(here),
         "apache-tvm": str(require("tvm", extra="tvm-runtime").__version__),
+        "cpu-flags": sorted(cpu_flags()),
     }
     register("detbench.board", lambda: json.dumps(facts), override=True)
 

@@ -41,11 +41,6 @@ def export(options: argparse.Namespace) -> int:
     asked = {**config.overrides(options.settings), "models": take([options.model], plugins)}
     asked["exporters"] = [options.exporter]
     if options.tune:
-        if options.tune.isdigit():
-            raise BadConfig(
-                f"--tune {options.tune} has no unit: give a duration such as {options.tune}min,"
-                f" or {options.tune}trials"
-            )
         joint = "," if ":" in options.exporter else ":"
         asked["exporters"] = [f"{options.exporter}{joint}tune={options.tune}"]
     if options.keep_float:
