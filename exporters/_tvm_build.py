@@ -36,7 +36,7 @@ def compile_module(
     """
     tvm = require("tvm", extra="tvm")
 
-    @tvm.instrument.pass_instrument  # type: ignore[untyped-decorator]  # tvm has no types
+    @tvm.instrument.pass_instrument
     class Look:
         def run_after_pass(self, module: Any, info: Any) -> None:
             if planned is not None and info.name == PLAN:

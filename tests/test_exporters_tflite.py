@@ -16,21 +16,17 @@ from numpy.typing import NDArray
 
 from harness.errors import BadImage, ExportFailed
 from harness.interfaces import EXPORTERS, MODELS, Exported, ExportJob
-from harness.ranges import Observed, choose
 from harness.records import ModelSpec, Scalar, TensorSpec
 
 torch = pytest.importorskip("torch", reason="exporters start from a torch network")
 tensorflow = pytest.importorskip("tensorflow", reason="the converter is TensorFlow's")
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="runs what was exported")
 
-from torch import Tensor, nn  # noqa: E402  # after the skip
-from torch.nn import functional  # noqa: E402  # after the skip
+from torch import nn  # noqa: E402  # after the skip
 
 from exporters._tf_file import Operator, operator_names, operators, parse  # noqa: E402  # after the skip
-from exporters._tf_graph import translate  # noqa: E402  # after the skip
 from exporters._tf_lite import FILE  # noqa: E402  # after the skip
 from exporters._tf_ranges import observe  # noqa: E402  # after the skip
-from exporters._tf_trace import trace  # noqa: E402  # after the skip
 
 Images = NDArray[np.float32]
 Calibration = Callable[[], Iterator[Images]]

@@ -215,6 +215,22 @@ def test_a_linker_that_fails_is_one_sentence(
     assert str(caught.value) == f"{cc} cannot link {tmp_path}/model.so: no space left on device"
 
 
+def test_activations_that_are_not_needed_together_are_planned_once(tmp_path: Path) -> None:
+    relax = tvm.relax
+    builder = relax.BlockBuilder()
+    given = relax.Var("given", relax.TensorType((10, 100), "float32"))
+    with builder.function("main", [given]):
+        with builder.dataflow():
+            value = given
+            for _ in range(5):  # each reads all of a row before it writes: nothing is fused
+                value = builder.emit(relax.op.nn.softmax(value))
+            value = builder.emit_output(value)
+        builder.emit_func_output(value)
+    target = _tvm_target.resolve("native")
+    found = _tvm_build.build(builder.get(), target, tmp_path / "model.so")
+    assert int(found["activation-bytes"]) == (2 + 1) * 4 * 10 * 100  # two take turns, one leaves
+
+
 def test_a_network_that_torch_cannot_trace_is_one_sentence(
     tiny_spec: ModelSpec, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""MetaSchedule's schedules of pointwise convolutions: what they compute, and where they are kept."""
+"""MetaSchedule's schedules of pointwise convolutions: what they compute, where they are kept."""
 
 from __future__ import annotations
 
@@ -90,9 +90,7 @@ def test_schedules_that_metaschedule_drew_compute_what_our_kernel_does(
     assert Schedules(other, Database(native_target, times.folder)).best() is None
 
 
-def called(
-    function: Any, packed: Sequence[NDArray[Any]], target: CpuTarget
-) -> NDArray[Any]:
+def called(function: Any, packed: Sequence[NDArray[Any]], target: CpuTarget) -> NDArray[Any]:
     """What a kernel answers for random pixels and these weights."""
     tvm = pytest.importorskip("tvm")
     image, _, _, *rest = _tvm_time.random_arguments(function)

@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 
 from exporters import (
     _tvm_build,
-    _tvm_choose,
     _tvm_import,
     _tvm_planes_copy,
     _tvm_planes_lower,
     _tvm_planes_point,
     _tvm_planes_window,
     _tvm_target,
-    _tvm_time,
 )
 from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_planes import Grid, margin, reach, split
-from exporters._tvm_planes_lower import Layer
 from exporters._tvm_planes_point import Form, Point
 from exporters._tvm_planes_window import Windowed
 from exporters._tvm_tiles import Window
 from harness import recipes
-from harness.interfaces import EXPORTERS, RUNNERS, ExportJob, RunOptions
+from harness.interfaces import ExportJob
 from harness.records import Artifact, ImageSpec, ModelSpec
 from tests.test_exporters_tvm import Odd, with_statistics
 

@@ -15,9 +15,8 @@ import pytest
 from harness import cli
 from harness.images import fingerprint
 from harness.lint import RULES, lint_artifact, lint_path, lint_record, lint_runs
-from harness.lint.rules import merged, rules_table
+from harness.lint.rules import merged
 from harness.records import Artifact, CalibrationList, Finding, Measurement, RunRecord, encode
-from harness.registry import ROOT
 from harness.report import RunData
 from tests.report_runs import MB2, made_up_run
 

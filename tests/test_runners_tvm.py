@@ -61,9 +61,7 @@ def copy_with(made: tuple[Artifact, Path], folder: Path, data: bytes) -> tuple[A
     return made[0], folder
 
 
-def refusal(
-    made: tuple[Artifact, Path], kind: type[DetbenchError] = ArtifactDamaged
-) -> str:
+def refusal(made: tuple[Artifact, Path], kind: type[DetbenchError] = ArtifactDamaged) -> str:
     with pytest.raises(kind) as caught:
         RUNNERS.get("tvm_cpu")().open(*made, RunOptions(threads=1))
     message = str(caught.value)
