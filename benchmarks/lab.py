@@ -5,9 +5,10 @@
         --data voc:/data/VOCdevkit:val --finetune finetune:2000 --latency
 
 It runs the float network, the same trained on (what training alone is worth), pruned, pruned and
-trained, clustered, and simulated integer ones through PyTorch, and the float network through every
-integer exporter, all on the same images, and prints a Markdown table. The same command goes on
-where it was stopped, and prints what there is.
+trained, clustered, and simulated integer ones through PyTorch; the float network through every
+exporter, and the sparsest trained ones through the one that skips zeros; all on the same images. It
+prints a Markdown table. ``--latency`` times the exports for a device too, by turns; scores that are
+there are not made again. The same command goes on where it was stopped, and prints what there is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from harness.report.figures import percent
 SPARSITIES = ("0.5", "0.8", "0.9")
 BITS = (8, 5, 4)
 SIMULATED = ("quantsim", "quantsim:aimet")
-INTEGER = ("onnx_int8", "tflite_int8", "torch_int8")
+REAL = ("onnx_float", "tflite_float", "tvm_dense", "onnx_int8", "tflite_int8", "torch_int8")
+SPARSE = ("0.8", "0.9")
+"""Sparsities at which skipping zeros is worth a row."""
 METRIC = "accuracy.voc12_map"
 HEAD = (
     "| network | export | VOC12 mAP, % | 95 % interval | against float | file, MB | weights, MB |"
@@ -46,15 +49,22 @@ def chains(finetune: str, adaround: str) -> list[str]:
     return ["none", finetune, *pruned, *trained, *clustered, *SIMULATED, *rounded]
 
 
-def plan(asked: dict[str, Any], recipes: list[str], latency: bool) -> Plan:
+def plan(asked: dict[str, Any], finetune: str, adaround: str, latency: bool) -> Plan:
     """All cells of the table."""
-    measures = ["accuracy", "latency"] if latency else ["accuracy"]
-    through_torch = {"recipes": recipes, "exporters": ["torch_float"], "runners": ["torch_cpu"]}
-    integer = {"recipes": ["none"], "exporters": list(INTEGER), "measures": measures}
-    floats = {"recipes": ["none"], "exporters": ["onnx_float", "tflite_float"]}
-    matrices = [{**through_torch, "measures": ["accuracy"]}, integer]
+    simulated = {"exporters": ["torch_float"], "runners": ["torch_cpu"]}
+    sparse = [f"prune:{sparsity}+{finetune}" for sparsity in SPARSE]
+    matrices = [
+        {**simulated, "recipes": chains(finetune, adaround)},
+        {"recipes": ["none"], "exporters": list(REAL)},
+        {"recipes": sparse, "exporters": ["tvm_sparse"]},
+    ]
     if latency:
-        matrices.append({**floats, "measures": measures})
+        timed = {"measures": ["accuracy", "latency"]}
+        matrices = [
+            matrices[0],
+            {**simulated, "recipes": ["none"], **timed},
+            *({**matrix, **timed} for matrix in matrices[1:]),
+        ]
     return join([make_plan(config.load(None, {**asked, **matrix})) for matrix in matrices])
 
 
@@ -84,8 +94,12 @@ def _interval(score: Measurement | None) -> str:
 
 
 def _latency(record: RunRecord | None) -> str:
-    found = record.measurement("latency.inference") if record is not None else None
-    return f"{found.value / 1e6:.1f}" if found is not None and found.value is not None else ""
+    """Milliseconds at one thread; what became of a cell that did not end well, beside them."""
+    if record is None:
+        return ""
+    found = record.measurement("latency.inference")
+    time = f"{found.value / 1e6:.1f}" if found is not None and found.value is not None else ""
+    return time if record.state == "ok" else f"{time} ({record.state})".strip()
 
 
 def main() -> int:
@@ -113,12 +127,13 @@ def main() -> int:
         "name": given.name,
         "timeout_s": given.timeout_s,
         "threads": [1],
+        "measures": ["accuracy"],
         "jobs": given.jobs,
         "labels": given.labels,
         "training.images": given.training_images,
     }
     asked = {key: value for key, value in asked.items() if value is not None}
-    planned = plan(asked, chains(given.finetune, given.adaround), given.latency)
+    planned = plan(asked, given.finetune, given.adaround, given.latency)
     code = 0
     if not given.table_only:
         words = ["run", "--results", str(given.results), "--no-report", "--allow-tainted"]

@@ -58,3 +58,36 @@ def test_training_alone_has_a_row_of_its_own() -> None:
     chains = lab.chains("finetune:9", "adaround")
     assert chains[:2] == ["none", "finetune:9"]
     assert "prune:0.9+finetune:9" in chains
+
+
+ASKED = {"models": ["mb2_ssd_lite"], "threads": [1], "measures": ["accuracy"], "images": 2}
+
+
+def test_timing_adds_to_the_same_scores() -> None:
+    scored = lab.plan(ASKED, "finetune:9", "adaround", latency=False).cells
+    both = lab.plan(ASKED, "finetune:9", "adaround", latency=True).cells
+    assert {planned.cell.measure for planned in scored} == {"accuracy"}
+    assert {planned.id for planned in scored} < {planned.id for planned in both}
+    timed = {planned.cell.exporter for planned in both if planned.cell.measure == "latency"}
+    assert timed == {"torch_float", "tvm_sparse", *lab.REAL}
+
+
+def test_an_exporter_of_sparse_files_gets_trained_pruned_networks() -> None:
+    cells = lab.plan(ASKED, "finetune:9", "adaround", latency=False).cells
+    sparse = [planned.cell.recipe for planned in cells if planned.cell.exporter == "tvm_sparse"]
+    assert sparse == ["prune:0.8+finetune:9", "prune:0.9+finetune:9"]
+
+
+def test_a_time_that_was_disturbed_says_so() -> None:
+    timed = next(
+        record
+        for record in made_up_run(models=[MB2]).records
+        if record.cell.measure == "latency" and record.state == "ok"
+    )
+    found = timed.measurement("latency.inference")
+    assert found is not None
+    assert found.value is not None
+    assert lab._latency(timed) == f"{found.value / 1e6:.1f}"
+    disturbed = msgspec.structs.replace(timed, state="tainted")
+    assert lab._latency(disturbed) == f"{found.value / 1e6:.1f} (tainted)"
+    assert lab._latency(None) == ""

@@ -133,7 +133,28 @@ def test_qat_leaves_weights_on_the_grid_that_exporters_find(
         step = np.abs(array(module) - was).reshape(rows.shape) / scale
         moved += int((step > 1).sum())
     assert moved, "more than rounding happened"
-    assert "activations rounded to 8 bits" in said[-1]
+    assert "weights rounded to 8 bits" in said[-1]
+
+
+def test_qat_for_four_bits_is_what_quantsim_of_four_bits_scores(
+    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
+) -> None:
+    supplies = recipes.Supplies(
+        training=TrainingImages(painted, None), calibration=tiny_calibration
+    )
+    network, said = recipes.parse(f"fold+qat:{TRAINED},weights=4").apply(
+        tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
+    )
+    for module in convolutions(network).values():
+        rows = array(module).reshape(len(array(module)), -1)
+        assert max(len(np.unique(row)) for row in rows) <= 15
+    before = {name: array(module).copy() for name, module in convolutions(network).items()}
+    recipes.parse("quantsim:weights=4").apply(tiny_spec, network, supplies)
+    for name, module in convolutions(network).items():
+        np.testing.assert_allclose(array(module), before[name], atol=1e-6)
+    assert "weights rounded to 4 bits" in said[-1]
+    with pytest.raises(BadConfig, match="recipe qat got weights=9: give a whole number from 2 to"):
+        recipes.parse("fold+qat:64,weights=9")
 
 
 def test_qat_asks_for_folded_batch_norms(

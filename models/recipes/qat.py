@@ -5,9 +5,10 @@ through, and stopped where an activation leaves its range (Bengio et al. 2013, a
 ranges of activations are those of the calibration images before the training, and stay so; the
 weights' follow the weights.
 
-What comes out is an ordinary float network whose weights lie on the int8 grid, so that every
-integer exporter takes it: each finds the same weights again, and ranges of activations by its own
-calibration. Batch norms must be folded before, as exporters do: ``fold+qat``.
+What comes out is an ordinary float network whose weights lie on the grid, so that every integer
+exporter takes it: with the ``int8`` preset each finds the same weights again, and ranges of
+activations by its own calibration. What was trained for another grid is scored by a ``quantsim`` of
+the same options behind it. Batch norms must be folded before, as exporters do: ``fold+qat``.
 """
 
 from __future__ import annotations
@@ -19,17 +20,33 @@ from typing import Any, ClassVar
 from harness.errors import Unsupported
 from harness.recipe_interface import RECIPES, Need, RecipeJob
 from harness.records import Options, Scalar
-from models.recipes._scheme import PRESETS
+from models.recipes._scheme import (
+    ACTIVATION_OPTIONS,
+    WEIGHT_OPTIONS,
+    activation_scheme,
+    weight_scheme,
+)
 from models.recipes._training import TrainingRecipe
 
 
 @RECIPES.register
 class Qat(TrainingRecipe):
-    """Train as the ``int8`` preset of `models.recipes._scheme` rounds."""
+    """Train as `models.recipes._scheme` rounds. Options: its own, and those of `TrainingRecipe`."""
 
     name = "qat"
-    options: ClassVar[Options] = {**TrainingRecipe.options, "learning_rate": 1e-4}
+    options: ClassVar[Options] = {
+        **TrainingRecipe.options,
+        "learning_rate": 1e-4,
+        **WEIGHT_OPTIONS,
+        **ACTIVATION_OPTIONS,
+    }
     spoils: ClassVar[frozenset[str]] = frozenset({"kmeans", "adaround", "bias_correct"})
+
+    def check(self, options: Mapping[str, Scalar]) -> None:
+        """Raise BadConfig for a training or a scheme that cannot be."""
+        super().check(options)
+        weight_scheme(self.name, options)
+        activation_scheme(self.name, options)
 
     def needs(self, options: Mapping[str, Scalar]) -> frozenset[Need]:
         """Ranges are observed on calibration images."""
@@ -57,7 +74,8 @@ class Qat(TrainingRecipe):
                 " them before, as fold+qat"
             )
         assert job.calibration is not None
-        weights, activations = PRESETS["int8"]
+        weights = weight_scheme(self.name, job.options)
+        activations = activation_scheme(self.name, job.options)
         with (
             held(job.network),
             rounding(job.network, weights, activations, job.calibration()) as (traced, places),
@@ -65,5 +83,6 @@ class Qat(TrainingRecipe):
             done = tune(dataclasses.replace(job, network=traced))
         job.network.eval()
         return job.network, (
-            f"{learned(done, job)}, weights and {places} activations rounded to 8 bits",
+            f"{learned(done, job)}, weights rounded to {weights.bits} bits and {places} activations"
+            f" to {activations.bits}",
         )
