@@ -56,15 +56,16 @@ class Recipe(ABC):
     ``positional``, the option that a bare value sets: ``prune:0.8``. ``costly`` is set where it
     takes minutes although it does not train. Like one that trains it then changes values in the
     network's state dict and nothing else, so that the result can be kept and used by the next
-    export. ``final`` is set where nothing can follow it in a chain; ``spoils`` names the recipes
-    that it would undo if it came after them. The file imports torch inside functions only, because
-    plans are made without it.
+    export. ``folds`` is set where it folds batch norms into convolutions, ``final`` where nothing
+    can follow it in a chain; ``spoils`` names the recipes that it would undo if it came after them.
+    The file imports torch inside functions only, because plans are made without it.
     """
 
     name: ClassVar[str]
     options: ClassVar[Options] = {}
     positional: ClassVar[str | None] = None
     costly: ClassVar[bool] = False
+    folds: ClassVar[bool] = False
     final: ClassVar[bool] = False
     spoils: ClassVar[frozenset[str]] = frozenset()
 
@@ -80,8 +81,14 @@ class Recipe(ABC):
         """Which images it asks for with these options."""
         return frozenset()
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
-        """Why it does not apply to this network, or None; asked before any recipe is followed."""
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
+        """Why it does not apply to this network, or None; asked before any recipe is followed.
+
+        Args:
+            folded: a recipe before it in the chain folds batch norms.
+        """
         return None
 
     @abstractmethod

@@ -76,10 +76,13 @@ class Chain(NamedTuple):
         Raises:
             Unsupported: a recipe does not apply to this network; none was followed.
         """
+        folded = False
         for step in self.steps:
-            reason = RECIPES.get(step.name)().unsupported(network, step.options)
+            recipe = RECIPES.get(step.name)
+            reason = recipe().unsupported(network, step.options, folded=folded)
             if reason is not None:
                 raise Unsupported(f"recipe {step.name} does not apply to {spec.name}: {reason}")
+            folded = folded or recipe.folds
         said: list[str] = []
         for step in self.steps:
             network, sentences = _follow(step, spec, network, supplies or Supplies())

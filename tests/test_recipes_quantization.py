@@ -165,8 +165,10 @@ def test_batch_norms_are_counted_anew_on_calibration_images() -> None:
     network = nn.Sequential(conv([[2.0]]), nn.BatchNorm2d(1, 1e-6), nn.BatchNorm2d(1, 1e-6))
     network[1].running_mean.fill_(-9.0)
     images = pixel(1.0), pixel(3.0)
-    with pytest.raises(Unsupported, match="settle finds no batch norm in small: leave it out"):
+    with pytest.raises(Unsupported, match="settle does not apply to small: it has no batch norm"):
         follow("settle", nn.Sequential(conv([[2.0]])), *images)
+    with pytest.raises(Unsupported, match="recipes before it fold the batch norms"):
+        follow("fold+settle", copy.deepcopy(network), *images)
     network, (said,) = follow("settle", network, *images)
     assert said == "counted the statistics of 2 batch norms anew on 2 images"
     # 2 and 6: mean 4, sample variance 8. While they are counted the first one divides by the

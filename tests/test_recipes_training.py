@@ -163,8 +163,12 @@ def test_qat_asks_for_folded_batch_norms(
     supplies = recipes.Supplies(
         training=TrainingImages(painted, None), calibration=tiny_calibration
     )
+    network = tiny_spec.build()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(Unsupported, match=r"fold them before, as fold\+qat"):
-        recipes.parse("qat:64").apply(tiny_spec, copy.deepcopy(tiny_spec.build()), supplies)
+        recipes.parse("finetune:64+qat:64").apply(tiny_spec, network, supplies)
+    for name, value in network.state_dict().items():
+        assert value.equal(before[name]), "nothing was done before the refusal"
 
 
 def layers_file(folder: Path, layers: object) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.recipes._graph import layers, reader, trace
+from models.recipes._graph import layers, reader, trace, untraceable
 
 
 def fold(network: nn.Module) -> int:
@@ -40,10 +40,19 @@ def fold(network: nn.Module) -> int:
     return folded
 
 
-def foldable(network: nn.Module) -> bool:
-    """Whether `fold` would find something."""
+def unfolded(network: nn.Module, folded: bool, remedy: str) -> str | None:
+    """Why a recipe that works on folded weights does not apply, or None.
+
+    Args:
+        folded: a recipe before it will fold what can be.
+        remedy: what to do about a batch norm that stays.
+    """
+    reason = untraceable(network)
+    if reason is not None or folded:
+        return reason
     found = layers(trace(network))
-    return any(
+    stays = any(
         isinstance(conv, nn.Conv2d) and isinstance(found.get(reader(node, found)), nn.BatchNorm2d)  # type: ignore[arg-type]  # None is in no dict
         for node, conv in found.items()
     )
+    return f"it has batch norms that exporters fold into its weights: {remedy}" if stays else None

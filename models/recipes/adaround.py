@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness.errors import Unsupported
 from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob
 from harness.records import Options, Scalar
 from models.recipes._scheme import WEIGHT_OPTIONS, weight_scheme, whole
@@ -42,27 +41,19 @@ class AdaRound(Recipe):
         """Outputs are compared on calibration images."""
         return frozenset({"calibration"})
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
-        """A network that cannot be traced."""
-        from models.recipes._graph import untraceable
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
+        """A network that cannot be traced, or whose batch norms would still change weights."""
+        from models.recipes._folding import unfolded
 
-        return untraceable(network)
+        return unfolded(network, folded, "put fold or equalize before it, as fold+adaround")
 
     def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
-        """Round in place.
-
-        Raises:
-            Unsupported: a batch norm would change the weights afterwards.
-        """
+        """Round in place."""
         from models.recipes._adaptive import round_all
-        from models.recipes._folding import foldable
         from models.recipes._graph import batch_of
 
-        if foldable(job.network):
-            raise Unsupported(
-                f"recipe adaround rounds weights that the batch norms of {job.spec.name} would"
-                " still change: put fold or equalize before it, as fold+adaround"
-            )
         errors = round_all(
             job.network,
             weight_scheme(self.name, job.options),

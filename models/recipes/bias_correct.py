@@ -23,6 +23,7 @@ class BiasCorrect(Recipe):
     name = "bias_correct"
     options: ClassVar[Options] = {**WEIGHT_OPTIONS, "images": 32}
     positional = "preset"
+    folds = True
     spoils: ClassVar[frozenset[str]] = frozenset({"kmeans"})
 
     def check(self, options: Mapping[str, Scalar]) -> None:
@@ -34,7 +35,9 @@ class BiasCorrect(Recipe):
         """Means are measured on calibration images."""
         return frozenset({"calibration"})
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """A network that cannot be traced."""
         from models.recipes._graph import untraceable
 

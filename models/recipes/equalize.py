@@ -31,6 +31,7 @@ class Equalize(Recipe):
     name = "equalize"
     options: ClassVar[Options] = {"clip": "channel", "absorb": True}
     positional = "clip"
+    folds = True
     spoils: ClassVar[frozenset[str]] = frozenset({"kmeans", "adaround"})
 
     def check(self, options: Mapping[str, Scalar]) -> None:
@@ -41,7 +42,9 @@ class Equalize(Recipe):
         """Absorbing looks at images."""
         return frozenset({"calibration"} if options["absorb"] else ())
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """A network that cannot be traced."""
         from models.recipes._graph import untraceable
 

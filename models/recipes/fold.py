@@ -17,12 +17,15 @@ class Fold(Recipe):
     """Nothing to choose: a batch norm that is not the only reader of a convolution stays."""
 
     name = "fold"
+    folds = True
     spoils: ClassVar[frozenset[str]] = frozenset({"kmeans", "adaround"})
 
     def check(self, options: Mapping[str, Scalar]) -> None:
         """There are no options."""
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """A network that cannot be traced."""
         from models.recipes._graph import untraceable
 

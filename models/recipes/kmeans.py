@@ -46,7 +46,9 @@ class KMeans(Recipe):
         if not isinstance(bits, int) or not 2 <= bits <= 8:
             raise BadConfig(f"recipe kmeans got bits {bits!r}: give 2 to 8, as kmeans:5")
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """A network without a layer that becomes smaller has nothing to cluster."""
         if _layers(network, int(options["bits"] or 0)):
             return None

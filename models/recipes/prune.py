@@ -103,7 +103,9 @@ class Prune(Recipe):
         """Images to train on where it is gradual."""
         return frozenset({"training"}) if options["images"] else frozenset()
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """No such convolution, or none of a name that the file of layers has."""
         layers = pointwise(network)
         if not layers:

@@ -17,7 +17,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness.errors import Unsupported
 from harness.recipe_interface import RECIPES, Need, RecipeJob
 from harness.records import Options, Scalar
 from models.recipes._scheme import (
@@ -52,27 +51,19 @@ class Qat(TrainingRecipe):
         """Ranges are observed on calibration images."""
         return frozenset({"training", "calibration"})
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
-        """A network that cannot be traced."""
-        from models.recipes._graph import untraceable
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
+        """A network that cannot be traced, or whose batch norms are not folded."""
+        from models.recipes._folding import unfolded
 
-        return untraceable(network)
+        return unfolded(network, folded, "fold them before, as fold+qat")
 
     def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
-        """Train in place; the sentence says how the loss went.
-
-        Raises:
-            Unsupported: batch norms are not folded.
-        """
-        from models.recipes._folding import foldable
+        """Train in place; the sentence says how the loss went."""
         from models.recipes._holding import held, learned, tune
         from models.recipes._quantizing import rounding
 
-        if foldable(job.network):
-            raise Unsupported(
-                f"recipe qat finds batch norms in {job.spec.name} that exporters fold away: fold"
-                " them before, as fold+qat"
-            )
         assert job.calibration is not None
         weights = weight_scheme(self.name, job.options)
         activations = activation_scheme(self.name, job.options)

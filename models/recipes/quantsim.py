@@ -40,7 +40,9 @@ class QuantSim(Recipe):
         """Ranges of activations are observed on calibration images."""
         return frozenset({"calibration"})
 
-    def unsupported(self, network: Any, options: Mapping[str, Scalar]) -> str | None:
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
         """A network that cannot be traced."""
         from models.recipes._graph import untraceable
 

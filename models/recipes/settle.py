@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness.errors import Unsupported
 from harness.recipe_interface import RECIPES, Need, Recipe, RecipeJob
 from harness.records import Scalar
 
@@ -30,12 +29,20 @@ class Settle(Recipe):
         """Statistics are those of calibration images."""
         return frozenset({"calibration"})
 
-    def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
-        """Count in place; the sentence says over how many images.
+    def unsupported(
+        self, network: Any, options: Mapping[str, Scalar], *, folded: bool
+    ) -> str | None:
+        """There is no batch norm, or none is left."""
+        from torch.nn.modules.batchnorm import _BatchNorm
 
-        Raises:
-            Unsupported: there is no batch norm left.
-        """
+        if folded:
+            return "recipes before it fold the batch norms that it counts anew: put it before them"
+        if not any(isinstance(module, _BatchNorm) for module in network.modules()):
+            return "it has no batch norm: leave it out"
+        return None
+
+    def apply(self, job: RecipeJob) -> tuple[Any, tuple[str, ...]]:
+        """Count in place; the sentence says over how many images."""
         import torch
         from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -43,11 +50,6 @@ class Settle(Recipe):
 
         assert job.calibration is not None  # it says that it needs them
         norms = [module for module in job.network.modules() if isinstance(module, _BatchNorm)]
-        if not norms:
-            raise Unsupported(
-                f"recipe settle finds no batch norm in {job.spec.name}: leave it out, or put it"
-                " before the recipe that folds them"
-            )
         images = torch.cat([torch.from_numpy(image) for image in job.calibration()])
         recount(job.network, norms, images.tensor_split(max(1, len(images) // BATCH)))
         return job.network, (
