@@ -31,7 +31,6 @@ from harness.interfaces import (
 )
 from harness.profile import cost_of
 from harness.provenance import versions
-from harness.recipe_interface import TrainingImages
 from harness.records import Artifact, CalibrationList, ModelSpec
 from harness.tasks import ExportRequest, ExportTask
 
@@ -95,13 +94,13 @@ def _supplies(
     request: ExportRequest, passes: Callable[[], Iterator[NDArray[np.float32]]]
 ) -> recipes.Supplies:
     """What the recipes of an export may draw on."""
-    training = request.training
+    training = training_images.given(request.training) if request.training else None
     identity = [calibration.digest(request.calibration)]
-    if training is not None:
-        identity.append(training_images.digest(training))
+    if request.training and training:
+        identity += [training_images.digest(request.training), str(training.match_iou)]
     return recipes.Supplies(
         calibration=passes,
-        training=TrainingImages(str(training.data), training.images) if training else None,
+        training=training,
         kept=cache_dir("recipes"),
         identity=sha256_text(identity),
     )

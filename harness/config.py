@@ -38,11 +38,14 @@ class Training(Record, frozen=True, kw_only=True):
     """Images that recipes train on; never the ones that are scored.
 
     ``data`` is by default the training split beside the data that is scored, ``shapes:train`` for
-    drawn scenes; ``images`` takes its first so many.
+    drawn scenes; ``images`` takes its first so many. A prior learns an object that it overlaps with
+    an IoU of at least ``match_iou``: by default as when the weights were trained, where their
+    manifest says, else 0.5.
     """
 
     data: str | None = None
     images: int | None = None
+    match_iou: float | None = None
 
 
 class Latency(Record, frozen=True, kw_only=True):
@@ -202,6 +205,9 @@ def _check(matrix: Matrix, where: str) -> None:
     for key, share in (("score", matrix.accuracy.score), ("iou", matrix.accuracy.iou)):
         if share is not None and not 0 < share <= 1:
             raise BadConfig(f"'accuracy.{key}' of {where} is {share}, expected above 0 and up to 1")
+    least = matrix.training.match_iou
+    if least is not None and not 0 <= least < 1:
+        raise BadConfig(f"'training.match_iou' of {where} is {least}, expected 0 to below 1")
     if matrix.decoding is not None:
         policy(matrix.decoding)
     if matrix.accuracy.until is not None:

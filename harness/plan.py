@@ -21,6 +21,7 @@ from harness.cache import cache_dir, sha256_text
 from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
 from harness.errors import BadConfig, MissingExtra
+from harness.evaluation import class_map
 from harness.extras import installed
 from harness.interfaces import EXPORTERS, MODELS, RUNNERS, Exporter, Runner, RunOptions
 from harness.provenance import EXPORT_SOURCES, MEASURE_SOURCES, source_digest, versions
@@ -78,14 +79,16 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
 
     Raises:
         UnknownName: a model, exporter or runner that does not exist.
-        BadConfig: options that do not exist; nothing to do.
+        BadConfig: options that do not exist; nothing to do; classes to score that a model lacks.
         BadCheckpoint: weights that are not there.
     """
-    open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
+    data = open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
     exporters, out_exporters = _chosen(matrix.exporters, "exporter")
     runners, out_runners = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for export in _exports(matrix, exporters, plugins):
+        if "accuracy" in matrix.measures and data.labelled:
+            class_map(data.labels, export.task.request.labels, matrix.data)
         exporter = EXPORTERS.get(export.task.request.exporter.name)
         for runner in _fitting(runners, exporter, matrix.targets, named=matrix.runners is not None):
             cells += _cells(matrix, export, exporter, runner)
@@ -227,7 +230,7 @@ def _exports(
                     exporter=Request(name=asked.name, options=sized),
                     calibration=images,
                     recipe=str(chain),
-                    training=training_images.resolve(matrix) if trains else None,
+                    training=training_images.resolve(matrix, found) if trains else None,
                 )
                 yield _Sized(export_task(request, exporter, plugins), batch, number == 0)
 

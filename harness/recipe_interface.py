@@ -17,11 +17,13 @@ from harness.registry import Registry
 
 class TrainingImages(NamedTuple):
     """The images that a recipe may train on: a data set as `open_dataset` takes it, and how many
-    of its first images; None is all. None of them is scored.
+    of its first images; None is all. None of them is scored. A prior learns an object from an IoU
+    of ``match_iou`` up.
     """
 
     data: str
     images: int | None
+    match_iou: float
 
 
 Need: TypeAlias = Literal["calibration", "training"]

@@ -11,12 +11,19 @@ from harness.datasets.alike import common
 from harness.datasets.training import training_split
 from harness.datasets.without import LEFT_OUT
 from harness.errors import BadConfig
+from harness.recipe_interface import TrainingImages
+from harness.weights import Weights
 
 DRAWN = "shapes:train"
+MATCH_IOU = 0.5
+"""From where a prior learns an object, where nothing says how the weights learned it: SSD's own."""
 
 
-def resolve(matrix: Matrix) -> Training:
-    """The training images of a matrix, with their data named.
+def resolve(matrix: Matrix, weights: Weights) -> Training:
+    """The training of a matrix's recipes on ``weights``, with nothing left open but ``images``.
+
+    Another ``match_iou`` than the weights' own is another question: boxes that were objects become
+    background, and a network that is trained on unlearns before it learns.
 
     Raises:
         BadConfig: there is no such split; it has no ground truth, or some of it is scored as well.
@@ -28,9 +35,17 @@ def resolve(matrix: Matrix) -> Training:
             f"no images to train on are known for {scored}, because no training split lies beside"
             " it: name them with --set training.data=…, such as voc:/path:train"
         )
-    training = Training(data=found, images=asked.images)
+    known = (asked.match_iou, weights.match_iou, MATCH_IOU)
+    least = next(iou for iou in known if iou is not None)
+    training = Training(data=found, images=asked.images, match_iou=least)
     _check(training, scored, matrix.images if "accuracy" in matrix.measures else 0)
     return training
+
+
+def given(training: Training) -> TrainingImages:
+    """What `resolve` found, as recipes are given it."""
+    least = MATCH_IOU if training.match_iou is None else training.match_iou
+    return TrainingImages(str(training.data), training.images, least)
 
 
 @functools.cache

@@ -24,12 +24,16 @@ SHIPPED = ROOT / "models" / "weights"
 
 
 class Weights(NamedTuple):
-    """A checkpoint on disk. ``labels`` has the background first."""
+    """A checkpoint on disk. ``labels`` has the background first.
+
+    ``match_iou`` is that of its training (`models.training.options`), None where nothing says.
+    """
 
     path: Path
     sha256: str
     labels: tuple[str, ...]
     source: str
+    match_iou: float | None = None
 
 
 def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path | None) -> Weights:
@@ -38,7 +42,7 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
     Raises:
         BadCheckpoint: nothing is shipped for this model and options, no such file, or published
             weights that are of another model or were not fetched.
-        BadConfig: the labels are unknown.
+        BadConfig: the labels are unknown, or not as many as the checkpoint's.
     """
     if weights == "shipped":
         return _shipped(model, options)
@@ -50,8 +54,15 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
             f"checkpoint {path} does not exist, and no published weights have that name: check the"
             " path of --weights, or see  detbench list weights"
         )
-    names = read_labels(labels) if labels else _manifest_labels(path)
-    return Weights(path.resolve(), sha256_file(path), names, str(path))
+    manifest = _manifest(path)
+    names = read_labels(labels) if labels else _labels(manifest, path)
+    known = manifest.get("labels")
+    if isinstance(known, list) and len(known) != len(names):
+        raise BadConfig(
+            f"labels {labels} names {len(names)} classes, {path} was trained for {len(known)}:"
+            f" {', '.join(map(str, known))}: leave --labels out, or give one name for each"
+        )
+    return Weights(path.resolve(), sha256_file(path), names, str(path), _match_iou(manifest))
 
 
 def _published(model: str, entry: PublishedWeights, labels: Path | None) -> Weights:
@@ -88,7 +99,8 @@ def _shipped(model: str, options: Mapping[str, Scalar]) -> Weights:
             digest = sha256_file(path)
             if digest != manifest["sha256"]:
                 raise BadCheckpoint(f"{path} is not what its manifest says: check it out again")
-            return Weights(path, digest, tuple(manifest["labels"]), f"shipped:{path.stem}")
+            source = f"shipped:{path.stem}"
+            return Weights(path, digest, tuple(manifest["labels"]), source, _match_iou(manifest))
     have = ", ".join(_described(manifest) for manifest in manifests) or "none"
     asked = _described({"model": model, "model_options": dict(options)})
     raise BadCheckpoint(
@@ -101,19 +113,38 @@ def _described(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['model']}:{given}" if given else str(manifest["model"])
 
 
-def _manifest_labels(path: Path) -> tuple[str, ...]:
-    manifest = path.with_suffix(".json")
-    if not manifest.is_file():
+def _manifest(weights: Path) -> Mapping[str, Any]:
+    """What lies beside a checkpoint; empty where nothing does. Raises BadConfig."""
+    path = weights.with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{path} is no manifest of weights: correct it, or move it away")
+    return found
+
+
+def _labels(manifest: Mapping[str, Any], weights: Path) -> tuple[str, ...]:
+    if not manifest:
         raise BadConfig(
-            f"the classes of {path} are unknown: give --labels FILE, one name a line,"
+            f"the classes of {weights} are unknown: give --labels FILE, one name a line,"
             " background first"
         )
-    try:
-        return tuple(
-            str(name) for name in json.loads(manifest.read_text(encoding="utf-8"))["labels"]
-        )
-    except (ValueError, KeyError, TypeError):
-        raise BadConfig(f"{manifest} has no list 'labels': give --labels FILE") from None
+    names = manifest.get("labels")
+    if not isinstance(names, list):
+        path = weights.with_suffix(".json")
+        raise BadConfig(f"{path} has no list 'labels': give --labels FILE")
+    return tuple(map(str, names))
+
+
+def _match_iou(manifest: Mapping[str, Any]) -> float | None:
+    """That of the training, where the manifest is one of ours."""
+    options = manifest.get("options")
+    found = options.get("match_iou") if isinstance(options, dict) else None
+    return float(found) if isinstance(found, int | float) and 0 <= found < 1 else None
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ def test_a_costly_step_is_done_once_for_all_exports(
 ) -> None:
     def follow(text: str, identity: str = "a") -> tuple[dict[str, Any], tuple[str, ...]]:
         supplies = recipes.Supplies(
-            training=TrainingImages("shapes:train", 8), kept=tmp_path, identity=identity
+            training=TrainingImages("shapes:train", 8, 0.5), kept=tmp_path, identity=identity
         )
         network, said = recipes.parse(text).apply(
             tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
@@ -246,7 +246,10 @@ def test_the_plan_names_the_training_images(costly: type[Costly]) -> None:
     asked: dict[str, Any] = {"recipes": ["none", "costly"], "exporters": ["onnx_float"]}
     plain, trained = export_tasks(load(None, {**asked, "training.images": 4}))
     assert plain.request.training is None
-    assert trained.request.training == Training(data="shapes:train", images=4)
+    own = Training(data="shapes:train", images=4, match_iou=0.4)  # as the manifest says
+    assert trained.request.training == own
+    matched = export_tasks(load(None, {**asked, "training": {"images": 4, "match_iou": 0.5}}))[1]
+    assert matched.request.training == Training(data="shapes:train", images=4, match_iou=0.5)
     other = export_tasks(load(None, {**asked, "training.images": 5}))[1]
     assert other.fingerprint != trained.fingerprint
     with pytest.raises(BadConfig, match="4 of the 4 images that recipes train on"):
@@ -258,7 +261,7 @@ def test_a_recipe_that_does_not_apply_is_known_before_the_first_is_followed(
 ) -> None:
     import torch
 
-    supplies = recipes.Supplies(training=TrainingImages("shapes:train", 8))
+    supplies = recipes.Supplies(training=TrainingImages("shapes:train", 8, 0.5))
     with pytest.raises(Unsupported, match=r"prune does not apply to .*: it has no conv"):
         recipes.parse("costly+prune:0.5").apply(tiny_spec, torch.nn.Conv2d(3, 8, 3), supplies)
     assert costly.done == 0

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def follow(
     spec: ModelSpec, text: str, painted: str, kept: Path | None = None
 ) -> tuple[Any, tuple[str, ...]]:
-    supplies = recipes.Supplies(training=TrainingImages(painted, None), kept=kept)
+    supplies = recipes.Supplies(training=TrainingImages(painted, None, 0.5), kept=kept)
     return recipes.parse(text).apply(spec, copy.deepcopy(spec.build()), supplies)
 
 
@@ -52,6 +53,21 @@ def test_fine_tuning_keeps_zeros_and_learns(painted: str, tiny_spec: ModelSpec) 
     assert not after.training
     assert "8 layers kept their masks" in said[-1]
     assert "trained on 64 images" in said[-1]
+
+
+def test_boxes_are_matched_as_the_supplies_say(
+    painted: str, tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def spy(network: Any, spec: Any, options: Any, **_: Any) -> Any:
+        asked.append(options.match_iou)
+        return SimpleNamespace(log=[])
+
+    monkeypatch.setattr("models.recipes._holding.fine_tune", spy)
+    supplies = recipes.Supplies(training=TrainingImages(painted, None, 0.4))
+    recipes.parse("finetune:64").apply(tiny_spec, tiny_spec.build(), supplies)
+    assert asked == [0.4]
 
 
 def test_fine_tuning_trains_codebooks(painted: str, tiny_spec: ModelSpec) -> None:
@@ -116,7 +132,7 @@ def test_qat_leaves_weights_on_the_grid_that_exporters_find(
     painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
 ) -> None:
     supplies = recipes.Supplies(
-        training=TrainingImages(painted, None), calibration=tiny_calibration
+        training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
     )
     network, said = recipes.parse(f"prune:0.5+fold+qat:{TRAINED}").apply(
         tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
@@ -140,7 +156,7 @@ def test_qat_for_four_bits_is_what_quantsim_of_four_bits_scores(
     painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
 ) -> None:
     supplies = recipes.Supplies(
-        training=TrainingImages(painted, None), calibration=tiny_calibration
+        training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
     )
     network, said = recipes.parse(f"fold+qat:{TRAINED},weights=4").apply(
         tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
@@ -161,7 +177,7 @@ def test_qat_asks_for_folded_batch_norms(
     painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
 ) -> None:
     supplies = recipes.Supplies(
-        training=TrainingImages(painted, None), calibration=tiny_calibration
+        training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
     )
     network = tiny_spec.build()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -121,7 +121,7 @@ def test_a_recipe_teaches_a_pruned_network_and_keeps_its_zeros(
     save_weights(spec.build(), saved)
     saved.with_suffix(".json").write_text(json.dumps({"labels": list(spec.labels)}))
     chain = recipes.parse(f"prune:0.5+distill:tiny_ssd,weights={saved},images=8,batch=8")
-    supplies = recipes.Supplies(training=TrainingImages(f"{painted}:train", None))
+    supplies = recipes.Supplies(training=TrainingImages(f"{painted}:train", None, 0.5))
     network, said = chain.apply(spec, spec.build(), supplies)
     assert said[-1].endswith("taught by tiny_ssd")
     assert float((network.base_net[1][3].weight == 0).float().mean()) == pytest.approx(

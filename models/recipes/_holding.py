@@ -120,6 +120,7 @@ def tune(
         learning_rate=float(asked["learning_rate"] or 0),
         warmup=0.05,
         average=0.99,
+        match_iou=job.training.match_iou,
         cache=str(cache_dir("training")),
         workers=ahead,
         seed=int(asked["seed"] or 0),
