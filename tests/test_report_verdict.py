@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -256,6 +257,29 @@ def test_without_scores_only_size_is_left() -> None:
     assert judgement.choice is None
     assert _said(judgement, "Most accurate") == "No row was scored."
     assert _said(judgement, "Smallest").startswith("onnx_int8 on ort_cpu, 3.91 MB")
+
+
+def test_without_ground_truth_it_is_said_how_close_each_export_is() -> None:
+    def unlabelled(record: RunRecord) -> RunRecord:
+        """Only fidelity is left of the scores, and none of the float model's with itself."""
+        score = record.measurement("accuracy.coco_map")
+        if score is None:
+            return record
+        close = msgspec.structs.replace(score, metric="fidelity.coco_map")
+        own = record.cell.exporter == "torch_float"
+        return msgspec.structs.replace(record, measurements=() if own else (close,))
+
+    judgement = _judge(_run(unlabelled))
+    assert "Most accurate" not in _leads(judgement)
+    said = _said(judgement, "Closest to the float model")
+    assert re.fullmatch(
+        r"by mAP against its detections, as there is no ground truth: (onnx|tflite)_float on"
+        r" \w+ [\d.]+ %; .*onnx_int8 on ort_cpu [\d.]+ %.*",
+        said,
+    )
+    values = [float(value) for value in re.findall(r"([\d.]+) %", said)]
+    assert values == sorted(values, reverse=True)
+    assert "torch_float" not in said
 
 
 def test_ranks_by_the_first_score_that_there_is() -> None:
