@@ -64,7 +64,8 @@ def export(options: argparse.Namespace) -> int:
         if result.state == "unsupported":
             raise Unsupported(str(result.error))
         if result.state != "ok":
-            print(excerpt(logs / "logs" / f"{name}.log"), file=sys.stderr)
+            if said := excerpt(logs / "logs" / f"{name}.log"):
+                print(said, file=sys.stderr)
             raise ExportFailed(str(result.error))
     if options.output:
         shutil.copytree(folder, options.output, dirs_exist_ok=True)
