@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cache import sha256_file, sha256_text, write_atomic
-from harness.errors import ArtifactDamaged, ResultsError
+from harness.errors import ArtifactDamaged, BadConfig, ResultsError
 from harness.interfaces import RawOutputs
 from harness.records import Artifact, FileEntry, decode, encode
 
@@ -40,6 +40,13 @@ class Golden(NamedTuple):
 
     images: NDArray[np.uint8]
     outputs: RawOutputs
+
+
+def expect_new(folder: Path) -> None:
+    """Raise BadConfig if ``folder`` is there and is anything but an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "not empty" if folder.is_dir() else "a file"
+        raise BadConfig(f"{folder} is {what}: give a new folder with -o")
 
 
 def load(folder: Path) -> Artifact:

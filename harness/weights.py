@@ -45,7 +45,7 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
         BadConfig: the labels are unknown, or not as many as the checkpoint's.
     """
     if weights == "shipped":
-        return _shipped(model, options)
+        return _shipped(model, options, labels)
     path = Path(weights)
     if not path.is_file() and weights in all_published():
         return _published(model, published(weights), labels)
@@ -55,13 +55,7 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
             " path of --weights, or see  detbench list weights"
         )
     manifest = _manifest(path)
-    names = read_labels(labels) if labels else _labels(manifest, path)
-    known = manifest.get("labels")
-    if isinstance(known, list) and len(known) != len(names):
-        raise BadConfig(
-            f"labels {labels} names {len(names)} classes, {path} was trained for {len(known)}:"
-            f" {', '.join(map(str, known))}: leave --labels out, or give one name for each"
-        )
+    names = _renamed(manifest, path, labels) if labels else _labels(manifest, path)
     return Weights(path.resolve(), sha256_file(path), names, str(path), _match_iou(manifest))
 
 
@@ -91,7 +85,18 @@ def shipped_manifests() -> list[dict[str, Any]]:
     return found
 
 
-def _shipped(model: str, options: Mapping[str, Scalar]) -> Weights:
+def _renamed(manifest: Mapping[str, Any], path: Path, labels: Path) -> tuple[str, ...]:
+    """The names in ``labels``, as many as the checkpoint in ``path`` is known to have."""
+    names, known = read_labels(labels), manifest.get("labels")
+    if isinstance(known, list) and len(known) != len(names):
+        raise BadConfig(
+            f"labels {labels} names {len(names)} classes, {path} was trained for {len(known)}:"
+            f" {', '.join(map(str, known))}: leave --labels out, or give one name for each"
+        )
+    return names
+
+
+def _shipped(model: str, options: Mapping[str, Scalar], labels: Path | None) -> Weights:
     manifests = shipped_manifests()
     for manifest in manifests:
         if manifest["model"] == model and manifest["model_options"] == dict(options):
@@ -100,7 +105,8 @@ def _shipped(model: str, options: Mapping[str, Scalar]) -> Weights:
             if digest != manifest["sha256"]:
                 raise BadCheckpoint(f"{path} is not what its manifest says: check it out again")
             source = f"shipped:{path.stem}"
-            return Weights(path, digest, tuple(manifest["labels"]), source, _match_iou(manifest))
+            names = _renamed(manifest, path, labels) if labels else tuple(manifest["labels"])
+            return Weights(path, digest, names, source, _match_iou(manifest))
     have = ", ".join(_described(manifest) for manifest in manifests) or "none"
     asked = _described({"model": model, "model_options": dict(options)})
     raise BadCheckpoint(

@@ -100,6 +100,12 @@ def test_every_command_explains_itself(command: str) -> None:
         (["list", "runners", "--profile"], "only models have a profile"),
         (["train", "mb2_ssd_lite"], "no folder to write to: give one with -o"),
         (["list", "models", "--plugin", "/nowhere.py"], "/nowhere.py is not a Python file"),
+        (["export", "mb2_ssd_lite", "onnx_float", "-o", __file__], "is a file: give a new folder"),
+        pytest.param(
+            ["train", "mb2_ssd_lite", "-o", __file__],
+            "test_cli.py cannot be written (File exists): choose another folder",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_wrong_requests_end_in_one_sentence(arguments: list[str], said: str) -> None:

@@ -50,6 +50,19 @@ def test_labels_that_do_not_fit_the_checkpoint_are_refused(tmp_path: Path) -> No
     assert found(path, labels).labels[1:] == ("Katze", "Hund")
 
 
+def test_labels_rename_the_classes_of_shipped_weights_or_are_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    names = ["background", *(f"Klasse {number}" for number in range(10))]
+    labels.write_text("\n".join(names))
+    given = {"activation": "relu6", "width": 1.0}
+    assert weights.find("mb2_ssd_lite", given, "shipped", labels).labels == tuple(names)
+    labels.write_text("background\ncat\n")
+    with pytest.raises(
+        BadConfig, match=r"names 2 classes, .* was trained for 11: background, disc"
+    ):
+        weights.find("mb2_ssd_lite", given, "shipped", labels)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
 def test_a_broken_manifest_is_named(tmp_path: Path, text: str) -> None:
     path = checkpoint(tmp_path)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from harness import artifacts
-from harness.errors import BadConfig
 from harness.foreign import adopt as make
 from harness.records import encode
 from harness.registry import load_file
@@ -17,8 +16,8 @@ def adopt(options: argparse.Namespace) -> int:
     """Make the folder and say what it holds."""
     for plugin in options.plugin:
         load_file(Path(plugin))
-    if options.output and options.output.exists() and any(options.output.iterdir()):
-        raise BadConfig(f"{options.output} is not empty: give a new folder with -o")
+    if options.output:
+        artifacts.expect_new(options.output)
     folder = make(options.file, options.manifest, options.output)
     artifact = artifacts.read_manifest(folder)
     if options.json:

@@ -13,7 +13,7 @@ from harness.cache import cache_dir
 from harness.children import excerpt, run_child
 from harness.commands.run import plugin_paths
 from harness.echo import echoed
-from harness.errors import BadConfig, ExportFailed, Unsupported
+from harness.errors import ExportFailed, Unsupported
 from harness.estimate import export_limit_s
 from harness.execute import intact
 from harness.model_file import take
@@ -53,8 +53,8 @@ def export(options: argparse.Namespace) -> int:
     matrix = config.load(None, asked)
     task = export_tasks(matrix, plugins)[0]
     folder = Path(task.folder)
-    if options.output and options.output.exists() and any(options.output.iterdir()):
-        raise BadConfig(f"{options.output} is not empty: give a new folder with -o")
+    if options.output:
+        artifacts.expect_new(options.output)
     if options.force or not intact(folder):
         name = f"export-{task.fingerprint[:10]}"
         logs = cache_dir("logs")

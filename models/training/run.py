@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.datasets import open_dataset
-from harness.errors import BadConfig
+from harness.errors import BadConfig, ResultsError
 from harness.interfaces import MODELS
 from harness.records import ModelSpec, encode
 from harness.weights import read_labels
@@ -120,6 +120,7 @@ def prepare(options: TrainOptions) -> Trainer:
     Raises:
         BadConfig: options that cannot be followed.
         BadCheckpoint: a start that is not there or does not fit.
+        ResultsError: the folder cannot be written.
     """
     if options.out is None:
         raise BadConfig("no folder to train in: give one with -o")
@@ -135,12 +136,17 @@ def prepare(options: TrainOptions) -> Trainer:
     if not isinstance(network, Ssd):
         raise BadConfig(f"{spec.name} cannot be trained here: expected one of our SSD models")
     out = Path(options.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(
+            f"{out} cannot be written ({error.strerror}): choose another folder"
+        ) from error
     notes: tuple[str, ...] = ()
     if not (options.resume and (out / STATE).is_file()):
         notes = start(network, spec, options)
         for sentence in notes:
             print(sentence, file=sys.stderr)
-    out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(network, spec, options, Around(held_out=held_out, teacher=teacher), notes)
     (out / "options.json").write_bytes(encode(options))
     return trainer
