@@ -70,5 +70,32 @@ def test_each_layer_of_each_export_is_one_line_the_slowest_first() -> None:
     assert "too few to gain" in slow["chosen"].note
 
 
+def test_a_tuned_layer_is_listed_before_and_after() -> None:
+    tuned = LayerChoice(
+        layer="16→96 at 150×150",
+        sparsity=0.0,
+        dense_us=800.0,
+        sparse_us=None,
+        chosen="6 pixels x 2 vectors",
+        reason="tuned, 10 of 10 cuts tried",
+        chosen_us=800.0,
+        untuned_us=1000.0,
+    )
+    table = layers_table(joined_with((tuned,)))
+    keys = [column.key for column in table.columns]
+    assert not {"dense", "sparse", "gain", "kbytes", "intensity"} & set(keys)
+    line = dict(zip(keys, table.lines[0].values, strict=True))
+    assert [line[key].text for key in ("untuned", "tuned", "tuning")] == ["1,000", "800", "1.25"]
+    both = layers_table(joined_with((tuned, *LAYERS)))
+    keys = [column.key for column in both.columns]
+    assert {"dense", "sparse", "gain", "untuned", "tuned", "tuning"} <= set(keys)
+    plain = next(
+        line
+        for line in (dict(zip(keys, one.values, strict=True)) for one in both.lines)
+        if line["layer"].text == LAYERS[0].layer
+    )
+    assert plain["tuning"].note == "not tuned"
+
+
 def test_without_choices_there_is_no_line() -> None:
     assert not layers_table(joined_with(())).lines

@@ -8,6 +8,7 @@ from harness.report.join import Entry, Joined
 from harness.report.tables import Column, Line, Table, Value, blank, text
 
 NOT_TIMED = "not timed"
+NOT_TUNED = "not tuned"
 
 
 def layers_table(joined: Joined) -> Table:
@@ -33,6 +34,8 @@ def layers_table(joined: Joined) -> Table:
             Column(key="sparse", label="Sparse", unit="µs", numeric=True),
             Column(key="gain", label="Dense / chosen", unit="×", numeric=True),
             Column(key="untuned", label="Untuned", unit="µs", numeric=True),
+            Column(key="tuned", label="Tuned", unit="µs", numeric=True),
+            Column(key="tuning", label="Untuned / tuned", unit="×", numeric=True),
             Column(key="chosen", label="Chosen", wide=True),
             Column(key="mflop", label="Work", unit="MFLOP", numeric=True),
             Column(key="kbytes", label="Moved", unit="kB", numeric=True),
@@ -47,14 +50,15 @@ def layers_table(joined: Joined) -> Table:
         empty="No export chose between kernels.",
     )
     chosen = [layer for _, artifact in found.values() for layer in artifact.layers]
-    unused = [
-        key
-        for key, used in (
-            ("untuned", any(layer.untuned_us for layer in chosen)),
-            ("sparse", any(layer.sparse_us for layer in chosen)),
-        )
-        if not used
-    ]
+    unused: tuple[str, ...] = ()
+    if not any(layer.untuned_us for layer in chosen):
+        unused += ("untuned", "tuned", "tuning")
+    if not any(layer.sparse_us for layer in chosen):
+        # then a tuned layer's dense time is its tuned one
+        tuned_only = all(layer.untuned_us for layer in chosen)
+        unused += ("dense", "sparse", "gain") if tuned_only else ("sparse",)
+    if not any(layer.moved_bytes for layer in chosen):
+        unused += ("kbytes", "intensity")
     return table.without([*joined.constant, *unused])
 
 
@@ -71,7 +75,9 @@ def _line(entry: Entry, layer: LayerChoice) -> Line:
             _figure(layer.dense_us),
             _figure(layer.sparse_us),
             _figure(layer.dense_us / taken if layer.dense_us and taken else None),
-            _figure(layer.untuned_us, "not tuned"),
+            _figure(layer.untuned_us, NOT_TUNED),
+            _figure(layer.chosen_us if layer.untuned_us else None, NOT_TUNED),
+            _figure(layer.untuned_us / taken if layer.untuned_us and taken else None, NOT_TUNED),
             text(layer.chosen, note="" if layer.reason == "measured" else layer.reason),
             _figure(flops / 1e6 if flops else None, "not said"),
             _figure(moved / 1e3 if moved else None, "not said"),
