@@ -65,17 +65,13 @@ class Grid:
 
         Planes at multiples of 4 KB would push each other out of the cache.
         """
-        below = self.margin * self.pitch + 2 * self.margin + 2 * self.lanes
+        below = self.margin * self.pitch + 3 * self.margin + 2 * self.lanes
         lines = ceil_div(self.origin + self.span + below, LINE)
         return (lines | 1) * LINE
 
     def at(self, y: int, x: int) -> int:
         """Offset of a pixel in its plane."""
         return self.origin + y * self.pitch + x
-
-    def mask(self) -> NDArray[np.float32]:
-        """(size,): 1 where a pixel of the plane is, 0 in the padding."""
-        return self.fill(np.ones((1, self.height, self.width), np.float32))
 
     def inside(self) -> NDArray[np.float32]:
         """(vectors x lanes,): 1 where a pixel is, 0 in the padding."""

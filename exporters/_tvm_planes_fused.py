@@ -8,67 +8,23 @@ passed, projects them. Neither tensor leaves the cache. Rows where strips meet a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from exporters import _tvm_tir
 from exporters._tvm_after import Epilogue
-from exporters._tvm_planes import LINE
-from exporters._tvm_planes_point import Form, Point, Sums, Weights
+from exporters._tvm_planes_point import Point, Sums, Weights
+from exporters._tvm_planes_strip import Fused
+from exporters._tvm_planes_taps import Depthwise, Taps
 from exporters._tvm_planes_tir import columns, zeros
-from exporters._tvm_planes_window import (
-    OUTPUTS,
-    ROWS,
-    Windowed,
-    conv_tile,
-    depthwise_tile,
-    first_tap,
-)
+from exporters._tvm_planes_window import OUTPUTS, VECTORS, Windowed, conv_tile
 from exporters._tvm_tiles import ceil_div
-
-SCRATCH_BYTES = 288 * 1024
-"""What the result of the window may take in a strip: half of a second-level cache and a bit."""
-
-ROWS_OF_STRIP = range(4, 17)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fused:
-    """``first`` is read by ``window`` alone, which is read by ``last`` alone."""
-
-    first: Point | Windowed
-    window: Windowed
-    last: Point
-    first_form: Form | None
-    last_form: Form
-
-    @property
-    def rows(self) -> int:
-        """Of a strip: as few as possible are computed twice."""
-        grid, window = self.window.grid, self.window.window
-
-        def work(rows: int) -> float:
-            strips = ceil_div(grid.height, rows)
-            return strips * ((rows - 1) * window.stride[0] + window.kernel[0])
-
-        able = [
-            rows
-            for rows in ROWS_OF_STRIP
-            if rows <= grid.height and 4 * self.window.outputs * rows * grid.pitch <= SCRATCH_BYTES
-        ]
-        return min(able or [min(ROWS_OF_STRIP.start, grid.height)], key=work)
-
-    @property
-    def strip_size(self) -> int:
-        """Values of a channel's strip, as `last` reads them."""
-        return _odd_lines(self.rows * self.window.grid.pitch)
 
 
 def kernel(name: str, fused: Fused, sizes: tuple[tuple[int, ...], tuple[int, ...]]) -> Any:
     """The PrimFunc; ``sizes`` are those of the packed weights of the first and last convolution.
 
-    Arguments: planes; weights and bias of the first; mask of its result's grid; weights and bias of
-    the window; weights and bias of the last, what its `Epilogue` declares; planes.
+    Arguments: planes; weights and bias of the first, of the window and of the last convolution;
+    what the last one's `Epilogue` declares; planes.
     """
     lanes = fused.last.grid.lanes
     return _tvm_tir.kernel(name, lanes, lambda w: _FusedWriter(w, fused, sizes).write())
@@ -83,150 +39,185 @@ class _FusedWriter:
     ) -> None:
         self.w, self.fused = w, fused
         first, window, last = fused.first, fused.window, fused.last
-        source = first.grid if isinstance(first, Point) else first.source
-        self.image = w.argument("image", first.inputs * source.size)
+        self.rows, self.strip_size = fused.rows, fused.strip_size
+        self.image = w.argument("image", first.inputs * fused.source.size)
         if isinstance(first, Point):
             assert fused.first_form is not None
             self.group = fused.first_form.rows
             shape = (first.outputs, first.inputs)
             form = fused.first_form
-            self.weights = Weights(w, form, sizes[0], shape, source.size, "first")
+            self.weights = Weights(w, form, sizes[0], shape, fused.read_size, "first")
         else:
             self.group = OUTPUTS
             self.weight = w.argument("first_weight", first.weights)
         self.bias = w.argument("first_bias", first.outputs)
-        self.mask = w.argument("mask", first.grid.size)
         self.window_weight = w.argument("window_weight", window.weights)
         self.window_bias = w.argument("window_bias", window.outputs)
-        self.rows = fused.rows
-        self.strip_size = fused.strip_size
         shape = (last.outputs, last.inputs)
         self.last = Weights(w, fused.last_form, sizes[1], shape, self.strip_size, "last")
         self.last_bias = w.argument("last_bias", last.outputs)
         size = last.outputs * last.grid.size
         self.after = Epilogue(w, last.after, size, last.outputs, planes=True)
         self.out = w.argument("out", size)
-        taps = window.window
-        self.source_rows = (self.rows - 1) * taps.stride[0] + taps.kernel[0]
-        self.filled = self.source_rows * window.source.pitch
         self.first_after = Epilogue(w, first.after, 0, first.outputs, planes=True)
         self.window_after = Epilogue(w, window.after, 0, window.outputs, planes=True)
-        # Taps of the first pixel read what lies before it, vectors over the end what lies behind.
-        self.behind = 2 * taps.kernel[1] + 4 * w.lanes
-        self.scratch_size = _odd_lines(self.filled + self.behind)
 
     def write(self) -> None:
         """The parallel loop over strips."""
-        w, grid = self.w, self.fused.window.grid
+        w, fused, grid = self.w, self.fused, self.fused.window.grid
         strips = ceil_div(grid.height, self.rows)
         with w.parallel(strips, True) as strip:
             y = w.fix(w.minimum(strip * self.rows, grid.height - self.rows))
-            self.scratch = w.scratch(self.group * self.scratch_size)
-            self.windowed = w.scratch(self.fused.window.outputs * self.strip_size)
+            self.scratch = w.scratch(self.group * fused.scratch_size)
+            self.windowed = w.scratch(fused.window.outputs * self.strip_size)
+            top = w.fix(y * fused.window.window.stride[0] - fused.window.window.padding[0])
+            self.source, self.source_at = self._source(top)
             with w.loop(self.group) as row:
-                before = w.fix(row * self.scratch_size)
+                before = w.fix(row * fused.scratch_size)
                 zeros(w, self.scratch, before, w.lanes)
-                behind = before + (w.lanes + self.filled)
-                zeros(w, self.scratch, behind, self.behind - 2 * w.lanes)
-            full, rest = divmod(self.fused.first.outputs, self.group)
+                behind = before + (w.lanes + fused.filled)
+                zeros(w, self.scratch, behind, fused.behind - 2 * w.lanes)
+            full, rest = divmod(fused.first.outputs, self.group)
             with w.loop(full) as group:
-                self._channels(group, self.group, y)
+                self._channels(group, self.group, top)
             if rest:
-                self._channels(full, rest, y)
+                self._channels(full, rest, top)
             self._project(y)
-            if self.fused.last.zeroed:
+            if fused.last.zeroed:
                 self._clear(y)
             w.when_equal(strip, 0, self._pad)
 
-    def _channels(self, group: Any, count: int, y: Any) -> None:
+    def _source(self, top: Any) -> tuple[Any, Any]:
+        """What the first convolution of a strip reads: buffer, offset of its first tap.
+
+        ``top`` is the first row of its result.
+        """
+        w, fused, grid, copy = self.w, self.fused, self.fused.source, self.fused.copy
+        if copy is None:
+            return self.image, w.fix(grid.origin + top * grid.pitch)
+        rows = w.scratch(fused.first.inputs * copy.size)
+        if isinstance(fused.first, Windowed):
+            window = fused.first.window
+            top = w.fix(top * window.stride[0] - window.padding[0])
+        with w.loop(fused.first.inputs) as channel, w.loop(copy.rows) as row:
+            # of rows that lie further outside any will do: they only lead to what is cleared
+            y = w.fix(w.maximum(top + row, -grid.margin))
+            y = w.fix(w.minimum(y, grid.height + grid.margin - 1))
+            source = w.fix(channel * grid.size + grid.origin + y * grid.pitch - copy.left)
+            target = w.fix(channel * copy.size + row * copy.pitch)
+
+            def column(x: Any, source: Any = source, target: Any = target) -> None:
+                if not copy.half:
+                    w.store(rows, target + x, w.load(self.image, source + x))
+                    return
+                pair = [w.load(self.image, source + 2 * x + side * w.lanes) for side in (0, 1)]
+                for side in (0, 1):
+                    value = w.every_second(pair[0], pair[1], side)
+                    w.store(rows, target + (side * copy.half + x), value)
+
+            columns(w, copy.half or copy.pitch, 1, column)
+        return rows, 0
+
+    def _channels(self, group: Any, count: int, top: Any) -> None:
         """Expand ``count`` channels and run the window over them."""
-        w, window = self.w, self.fused.window
-        top = w.fix(y * window.window.stride[0] - window.window.padding[0])
-        if isinstance(self.fused.first, Point):
-            self._expand(self.fused.first, group, count, top)
+        w, fused, window = self.w, self.fused, self.fused.window
+        if isinstance(fused.first, Point):
+            self._expand(fused.first, group, count)
         else:
-            self._convolve(self.fused.first, group, count, top)
-        pitch, out_pitch = window.source.pitch, window.grid.pitch
+            self._convolve(fused.first, group, count)
+        taps = Taps(w, window.window, fused.half)
+        weights = window.weights // window.outputs
         with w.loop(count) as number:
             channel = w.fix(group * self.group + number)
+            self._clear_outside(number, top)
+            sums = Depthwise(
+                w,
+                window.window,
+                taps,
+                self.window_weight,
+                w.fix(channel * weights),
+                self.window_bias[channel],
+            )
+            there = w.fix(channel * self.strip_size)
 
-            def tile(row: Any, rows: int, number: Any = number, channel: Any = channel) -> None:
-                def column(x: Any) -> None:
-                    left = number * self.scratch_size + row * (window.window.stride[0] * pitch)
-                    left = w.fix(left + x * window.window.stride[1] + self._lead())
-                    there = w.fix(channel * self.strip_size + row * out_pitch + x)
+            def store(
+                row: Any, x: Any, value: Any, there: Any = there, channel: Any = channel
+            ) -> None:
+                value = self.window_after.apply(value, 0, channel)
+                w.store(self.windowed, there + row * window.grid.pitch + x, value)
 
-                    def store(below: int, value: Any) -> None:
-                        value = self.window_after.apply(value, 0, channel)
-                        w.store(self.windowed, there + below * out_pitch, value)
+            left = w.fix(number * fused.scratch_size + fused.lead)
+            shape = (self.rows, window.grid.pitch)
+            sums.write((self.scratch, left, fused.pitch), shape, store)
 
-                    depthwise_tile(
-                        w,
-                        window.window,
-                        (self.scratch, left, pitch),
-                        (self.window_weight, self.window_bias, channel),
-                        rows,
-                        store,
-                    )
+    def _clear_outside(self, number: Any, top: Any) -> None:
+        """Zeros where the window reads what lies outside the image."""
+        w, fused, grid = self.w, self.fused, self.fused.first.grid
+        start = w.fix(number * fused.scratch_size + w.lanes)
+        with w.loop(fused.source_rows) as row:
+            for column in fused.outside:
+                w.store_one(self.scratch, start + row * fused.pitch + column, w.zero)
+        vectors = ceil_div(fused.pitch, w.lanes)
 
-                columns(w, out_pitch, 1, column)
+        def clear(first: Any, count: Any) -> None:
+            with w.loop(count) as row, w.loop(vectors) as vector:
+                last = fused.pitch - w.lanes
+                x = vector * w.lanes if fused.pitch % w.lanes == 0 else None
+                x = w.minimum(vector * w.lanes, last) if x is None else x
+                w.store(self.scratch, start + (first + row) * fused.pitch + x, w.splat(0.0))
 
-            full, rest = divmod(self.rows, ROWS)
-            with w.loop(full) as index:
-                tile(w.fix(index * ROWS), ROWS)
-            if rest:
-                tile(full * ROWS, rest)
+        clear(0, w.fix(w.maximum(-top, 0)))
+        inside = w.fix(w.minimum(grid.height - top, fused.source_rows))
+        clear(inside, fused.source_rows - inside)
 
-    def _lead(self) -> int:
-        """Where the leftmost tap of the first pixel is, before the first row's pixels."""
-        return self.w.lanes - self.fused.window.window.padding[1]
-
-    def _expand(self, first: Point, group: Any, count: int, top: Any) -> None:
-        """Rows from ``top`` on of a pointwise convolution, as one long row."""
-        w, grid, form = self.w, first.grid, self.fused.first_form
+    def _expand(self, first: Point, group: Any, count: int) -> None:
+        """The rows of a strip of a pointwise convolution, as one long row."""
+        w, fused, form = self.w, self.fused, self.fused.first_form
         assert form is not None
 
         def tile(x: Any) -> None:
-            base = w.fix(grid.origin + top * grid.pitch + x)
+            base = w.fix(self.source_at + x)
             sums = Sums(w, count, form.vectors)
             channel = w.fix(group * form.rows)
             sums.set(lambda row, _: w.splat(self.bias[channel + row]))
-            self.weights.write(sums, self.image, base, group)
+            self.weights.write(sums, self.source, base, group)
             for row in range(count):
                 for vector in range(form.vectors):
                     value = self.first_after.apply(sums.get(row, vector), 0, channel + row)
-                    value = value * w.load(self.mask, base + vector * w.lanes)
-                    at = row * self.scratch_size + w.lanes + x + vector * w.lanes
+                    at = row * fused.scratch_size + w.lanes + x + vector * w.lanes
                     w.store(self.scratch, at, value)
 
-        columns(w, self.source_rows * grid.pitch, form.vectors, tile)
+        columns(w, fused.filled, form.vectors, tile)
 
-    def _convolve(self, first: Windowed, group: Any, count: int, top: Any) -> None:
-        """Rows from ``top`` on of a convolution; rows outside the image become zero."""
-        w, grid = self.w, first.grid
-        with w.loop(self.source_rows) as row:
-            wanted = w.fix(top + row)
-            y = w.fix(w.minimum(w.maximum(wanted, 0), grid.height - 1))
+    def _convolve(self, first: Windowed, group: Any, count: int) -> None:
+        """The rows of a strip of a convolution with a window."""
+        w, fused, grid = self.w, self.fused, self.fused.first.grid
+        vectors = min(VECTORS, grid.pitch // w.lanes)
+        copy = fused.copy
+        assert copy is not None
+        taps = Taps(w, first.window, copy.half)
+        with w.loop(fused.source_rows) as row:
+            left = w.fix(self.source_at + row * (first.window.stride[0] * copy.pitch))
 
             def column(x: Any) -> None:
-                at = w.fix(w.lanes + row * grid.pitch + x)
-                inside = w.fix(grid.origin + wanted * grid.pitch + x)
+                at = w.fix(w.lanes + row * fused.pitch + x)
 
-                def store(output: int, value: Any) -> None:
+                def store(output: int, vector: int, value: Any) -> None:
                     value = self.first_after.apply(value, 0, group * OUTPUTS + output)
-                    value = value * w.load(self.mask, inside)
-                    w.store(self.scratch, output * self.scratch_size + at, value)
+                    there = output * fused.scratch_size + at + vector * w.lanes
+                    w.store(self.scratch, there, value)
 
                 conv_tile(
                     w,
                     first,
-                    (self.image, w.fix(first_tap(first, y, x))),
+                    taps,
+                    (self.source, w.fix(left + x * taps.stride), copy.size, copy.pitch),
                     (self.weight, self.bias, group),
-                    count,
+                    (count, vectors),
                     store,
                 )
 
-            columns(w, grid.pitch, 1, column)
+            columns(w, grid.pitch, vectors, column)
 
     def _project(self, y: Any) -> None:
         """The last convolution over the strip, all outputs of a tile of pixels at once."""
@@ -274,8 +265,3 @@ class _FusedWriter:
             with w.loop(left) as lane:
                 w.store_one(self.out, plane + end + lane, w.zero)
             zeros(w, self.out, plane + end + left, grid.size - end - left)
-
-
-def _odd_lines(size: int) -> int:
-    """At least ``size`` values: an odd number of cache lines."""
-    return (ceil_div(size, LINE) | 1) * LINE

@@ -23,8 +23,8 @@ from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_graph import Reader, Step, shape_of
 from exporters._tvm_lower import Lowering
 from exporters._tvm_planes import Grid, margin, reach
-from exporters._tvm_planes_fused import Fused
 from exporters._tvm_planes_point import Form, Point
+from exporters._tvm_planes_strip import Fused
 from exporters._tvm_planes_window import Windowed
 from exporters._tvm_target import CpuTarget
 
@@ -202,13 +202,12 @@ class _PlanesLowering(Lowering):
         arguments = [self._planes(first.source).var]
         sizes: tuple[int, ...] = ()
         if pointwise:
-            _, packed = self._packed(first, network.grid(first.source).size)
+            _, packed = self._packed(first, fused.read_size)
             arguments += map(self._relax.const, packed.arrays())
             sizes = packed.sizes
         else:
             arguments.append(self._relax.const(_tvm_planes_window.pack(layer, first.weight)))
-        mask = self._relax.const(layer.grid.mask())
-        arguments += [self._relax.const(first.bias.astype(np.float32)), mask]
+        arguments.append(self._relax.const(first.bias.astype(np.float32)))
         weights = _tvm_planes_window.pack(fused.window, window.weight)
         arguments += [self._relax.const(weights), self._relax.const(window.bias.astype(np.float32))]
         _, packed = self._packed(last, fused.strip_size)

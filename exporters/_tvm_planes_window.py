@@ -1,9 +1,8 @@
 """Kernels of depthwise and ordinary convolutions with a window, on padded planes.
 
-A vector holds neighbouring pixels of an output row. Taps are read where they lie, at any offset;
-of a stride of two, two vectors are read and every second value taken. The margin holds the zeros
-of the padding, so no edge needs care. Vectors go over the columns of the margin too: what they
-write there is finite, and `finish` puts zeros over it where a later window reads them.
+A vector holds neighbouring pixels of an output row. The margin holds the zeros of the padding, so
+no edge needs care. Vectors go over the columns of the margin too: what they write there is finite,
+and `finish` puts zeros over it where a later window reads them.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 from exporters import _tvm_tir
 from exporters._tvm_after import After, Epilogue
 from exporters._tvm_planes import Grid, reach
+from exporters._tvm_planes_taps import Depthwise, Taps
 from exporters._tvm_planes_tir import columns, zeros
 from exporters._tvm_tiles import PARALLEL_MACS, TASKS, Window, ceil_div
 
 STRIDES = (1, 2)
-ROWS = 4
-"""Of a depthwise tile: neighbours share the input rows that they read."""
-
-OUTPUTS = 8
-"""Of a tile of an ordinary convolution."""
+OUTPUTS, VECTORS = 4, 2
+"""Of a tile of an ordinary convolution: of 12 sums LLVM writes some to memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,97 +94,49 @@ def kernel(name: str, layer: Windowed) -> Any:
     return _tvm_tir.kernel(name, layer.lanes, lambda w: writer(w, layer).write())
 
 
-class Taps:
-    """Reads the vectors of an input row that the taps of an output vector need."""
-
-    def __init__(self, w: _tvm_tir.Writer, window: Window) -> None:
-        self.w, self.count, self.stride = w, window.kernel[1], window.stride[1]
-
-    def read(self, image: Any, at: Any) -> list[Any]:
-        """One vector per tap, held in registers; the leftmost tap's first pixel is at ``at``."""
-        w = self.w
-        held = w.registers(self.count)
-        for tap in range(self.count):
-            if self.stride == 1:
-                w.store(held, tap * w.lanes, w.load(image, at + tap))
-            elif tap % 2 == 0:
-                pair = [w.load(image, at + tap + half * w.lanes) for half in (0, 1)]
-                for more in range(min(2, self.count - tap)):
-                    vector = w.every_second(pair[0], pair[1], more)
-                    w.store(held, (tap + more) * w.lanes, vector)
-        return [w.load(held, tap * w.lanes) for tap in range(self.count)]
-
-
-def depthwise_tile(
-    w: _tvm_tir.Writer,
-    window: Window,
-    source: tuple[Any, Any, int],
-    weights: tuple[Any, Any, Any],
-    rows: int,
-    store: Callable[[int, Any], None],
-) -> None:
-    """Sum ``rows`` vectors, one below the other, and hand them to ``store(row, sum)``.
-
-    Args:
-        source: buffer, offset of the first tap of the first row, pitch.
-        weights: buffer of the weights and of the bias, channel.
-    """
-    image, left, pitch = source
-    weight, bias, channel = weights
-    down, across = window.kernel
-    first = w.fix(channel * (down * across))
-    users: dict[int, list[tuple[int, int]]] = {}
-    for row in range(rows):
-        for ky in range(down):
-            below = row * window.stride[0] + ky * window.dilation[0]
-            users.setdefault(below, []).append((row, ky))
-    sums = w.registers(rows)
-    for row in range(rows):
-        w.store(sums, row * w.lanes, w.splat(bias[channel]))
-    taps = Taps(w, window)
-    for below, pairs in sorted(users.items()):
-        pixels = taps.read(image, left + below * pitch)
-        for row, ky in pairs:
-            for kx in range(across):
-                value = w.splat(weight[first + ky * across + kx])
-                w.store(sums, row * w.lanes, w.load(sums, row * w.lanes) + value * pixels[kx])
-    for row in range(rows):
-        store(row, w.load(sums, row * w.lanes))
-
-
 def conv_tile(
     w: _tvm_tir.Writer,
     layer: Windowed,
-    source: tuple[Any, Any],
+    taps: Taps,
+    source: tuple[Any, Any, int, int],
     weights: tuple[Any, Any, Any],
-    count: int,
-    store: Callable[[int, Any], None],
+    tile: tuple[int, int],
+    store: Callable[[int, int, Any], None],
 ) -> None:
-    """Sum one vector of each of ``count`` outputs and hand them to ``store(output, sum)``.
+    """Sum some vectors of some outputs and hand them to ``store(output, vector, sum)``.
 
     Args:
-        source: buffer of planes, offset in a plane of the first tap.
+        source: buffer of planes, offset in a plane of the first tap, size of a plane, pitch.
         weights: buffer of the weights and of the bias, group of `OUTPUTS` outputs.
+        tile: outputs, vectors.
     """
-    image, left = source
+    image, left, size, pitch = source
     weight, bias, group = weights
+    outputs, vectors = tile
     down, across = layer.window.kernel
-    sums = w.registers(count)
-    for output in range(count):
-        w.store(sums, output * w.lanes, w.splat(bias[group * OUTPUTS + output]))
-    taps = Taps(w, layer.window)
+    sums = w.registers(outputs * vectors)
+
+    def slot(output: int, vector: int) -> int:
+        return (output * vectors + vector) * w.lanes
+
+    for output in range(outputs):
+        for vector in range(vectors):
+            w.store(sums, slot(output, vector), w.splat(bias[group * OUTPUTS + output]))
     with w.loop(layer.inputs) as channel, w.loop(down) as ky:
-        below = ky * (layer.window.dilation[0] * layer.source.pitch)
-        pixels = taps.read(image, w.fix(channel * layer.source.size + left + below))
+        below = ky * (layer.window.dilation[0] * pitch)
+        at = w.fix(channel * size + left + below)
         step = ((group * layer.inputs + channel) * down + ky) * across
         first = w.fix(step * OUTPUTS)
-        for kx in range(across):
-            for output in range(count):
+        starts = [at + vector * (w.lanes * taps.stride) for vector in range(vectors)]
+        for kx, pixels in taps.each(image, starts):
+            for output in range(outputs):
                 value = w.splat(weight[first + kx * OUTPUTS + output])
-                slot = output * w.lanes
-                w.store(sums, slot, w.load(sums, slot) + value * pixels[kx])
-    for output in range(count):
-        store(output, w.load(sums, output * w.lanes))
+                for vector, pixel in enumerate(pixels):
+                    total = w.load(sums, slot(output, vector)) + value * pixel
+                    w.store(sums, slot(output, vector), total)
+    for output in range(outputs):
+        for vector in range(vectors):
+            store(output, vector, w.load(sums, slot(output, vector)))
 
 
 def first_tap(layer: Windowed, y: Any, x: Any) -> Any:
@@ -243,34 +192,25 @@ class _Depthwise(_Windows):
             w.loop(w.share(layer.outputs, each, task)) as turn,
         ):
             channel = w.fix(task * each + turn)
-            height = layer.grid.height
-            rows = min(ROWS, height)
-            with w.loop(height // rows) as index:
-                self._tile(channel, w.fix(index * rows), rows)
-            if height % rows:
-                self._tile(channel, height - height % rows, height % rows)
+            self._plane(channel)
             self.finish(channel)
 
-    def _tile(self, channel: Any, y: Any, rows: int) -> None:
-        w, source = self.w, self.layer.source
-
-        def column(x: Any) -> None:
-            left = w.fix(channel * source.size + first_tap(self.layer, y, x))
-            depthwise_tile(
-                w,
-                self.layer.window,
-                (self.image, left, source.pitch),
-                (self.weight, self.bias, channel),
-                rows,
-                lambda row, value: self.store(channel, y + row, x, value),
-            )
-
-        columns(w, self.layer.grid.pitch, 1, column)
+    def _plane(self, channel: Any) -> None:
+        w, layer = self.w, self.layer
+        first = channel * (layer.weights // layer.outputs)
+        taps = Taps(w, layer.window)
+        sums = Depthwise(w, layer.window, taps, self.weight, w.fix(first), self.bias[channel])
+        left = w.fix(channel * layer.source.size + first_tap(layer, 0, 0))
+        sums.write(
+            (self.image, left, layer.source.pitch),
+            (layer.grid.height, layer.grid.pitch),
+            lambda y, x, value: self.store(channel, y, x, value),
+        )
 
 
 class _Conv(_Windows):
     def write(self) -> None:
-        """One task is some outputs x some rows; a tile is eight outputs of one vector."""
+        """One task is some outputs x some rows; a tile is some outputs of some vectors."""
         w, layer = self.w, self.layer
         full, rest = divmod(layer.outputs, OUTPUTS)
         groups, height = full + bool(rest), layer.grid.height
@@ -297,14 +237,21 @@ class _Conv(_Windows):
                 w.either(group < full, lambda: rows(OUTPUTS), lambda: rows(rest))
 
     def _row(self, group: Any, y: Any, count: int) -> None:
+        layer = self.layer
+        vectors = min(VECTORS, layer.grid.pitch // self.w.lanes)
+
         def column(x: Any) -> None:
+            left = self.w.fix(first_tap(layer, y, x))
             conv_tile(
                 self.w,
-                self.layer,
-                (self.image, self.w.fix(first_tap(self.layer, y, x))),
+                layer,
+                Taps(self.w, layer.window),
+                (self.image, left, layer.source.size, layer.source.pitch),
                 (self.weight, self.bias, group),
-                count,
-                lambda output, value: self.store(group * OUTPUTS + output, y, x, value),
+                (count, vectors),
+                lambda output, vector, value: self.store(
+                    group * OUTPUTS + output, y, x + vector * self.w.lanes, value
+                ),
             )
 
-        columns(self.w, self.layer.grid.pitch, 1, column)
+        columns(self.w, layer.grid.pitch, vectors, column)

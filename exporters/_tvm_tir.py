@@ -13,6 +13,9 @@ from typing import Any
 
 from harness.extras import require
 
+ON_STACK = {"disable_lower_builtin": True}
+"""Annotation of a buffer: no call to TVM's runtime allocates it. LLVM then makes it registers."""
+
 
 class Writer:
     """Writes the statements of one kernel, in order. Indices and values are TIR expressions.
@@ -36,7 +39,8 @@ class Writer:
 
     def registers(self, vectors: int) -> Any:
         """A local buffer of ``vectors`` vectors; address it with multiples of ``lanes``."""
-        return self._tir.alloc_buffer((vectors * self.lanes,), "float32", scope="local")
+        size = vectors * self.lanes
+        return self._tir.alloc_buffer((size,), "float32", scope="local", annotations=ON_STACK)
 
     def scratch(self, size: int) -> Any:
         """A private buffer of ``size`` values in memory, one for each task of a parallel loop."""
