@@ -16,14 +16,20 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from harness import artifacts, calibration, recipes, sweep, training_images, weights
+from harness import artifacts, calibration, recipes, scorable, sweep, training_images, weights
 from harness.cache import cache_dir, sha256_text
 from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
 from harness.errors import BadConfig, MissingExtra
-from harness.evaluation import class_map
 from harness.extras import installed
-from harness.interfaces import EXPORTERS, MODELS, RUNNERS, Exporter, Runner, RunOptions
+from harness.interfaces import (
+    EXPORTERS,
+    MODELS,
+    RUNNERS,
+    Exporter,
+    Runner,
+    RunOptions,
+)
 from harness.provenance import EXPORT_SOURCES, MEASURE_SOURCES, source_digest, versions
 from harness.records import Cell, Options
 from harness.registry import ROOT
@@ -87,8 +93,7 @@ def make_plan(matrix: Matrix, plugins: Sequence[str] = ()) -> Plan:
     runners, out_runners = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for export in _exports(matrix, exporters, plugins):
-        if "accuracy" in matrix.measures and data.labelled:
-            class_map(data.labels, export.task.request.labels, matrix.data)
+        scorable.check_classes(matrix, data, export.task.request.labels)
         exporter = EXPORTERS.get(export.task.request.exporter.name)
         for runner in _fitting(runners, exporter, matrix.targets, named=matrix.runners is not None):
             cells += _cells(matrix, export, exporter, runner)
@@ -135,7 +140,7 @@ def plan_artifact(
     """
     artifact = artifacts.load(folder)
     if matrix.data != artifacts.GOLDEN_DATA:
-        _check_scorable(matrix, folder, alone=not against)
+        scorable.check_artifact(matrix, artifact.labels, folder, alone=not against)
     runners, left_out = _chosen(matrix.runners, "runner")
     cells: list[PlannedCell] = []
     for request in runners:
@@ -169,16 +174,6 @@ def plan_artifact(
     if not cells:
         raise BadConfig(f"no installed runner runs format {artifact.format}: {'; '.join(left_out)}")
     return Plan(tuple(cells), left_out)
-
-
-def _check_scorable(matrix: Matrix, folder: Path, *, alone: bool) -> None:
-    """Refuse to score an artifact ``alone``, without a float parent, and without ground truth."""
-    data = open_dataset(matrix.data, limit=1, skip_bad=matrix.skip_bad)
-    if alone and "accuracy" in matrix.measures and not data.labelled:
-        raise BadConfig(
-            f"{matrix.data} has no ground truth, so {folder} cannot be scored on it: give data"
-            " that has, or the float export of its model with --against"
-        )
 
 
 def join(plans: Sequence[Plan]) -> Plan:

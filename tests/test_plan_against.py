@@ -11,6 +11,7 @@ from PIL import Image
 
 from harness import artifacts, config
 from harness.config import Matrix
+from harness.datasets.shapes import LABELS
 from harness.errors import BadConfig
 from harness.interfaces import RawOutputs
 from harness.plan import plan_against, plan_artifact
@@ -28,6 +29,7 @@ def _artifact(folder: Path, exporter: str, **changed: object) -> Path:
     golden = artifacts.Golden(np.zeros((0, 4, 4, 3), np.uint8), nothing)
     artifacts.write_extras(staging, np.zeros((1, 4), np.float32), golden)
     files = artifacts.entries(staging, ["model.bin"])
+    changed = {"labels": LABELS, **changed}
     made = msgspec.structs.replace(
         made, files=files, sha256=artifacts.model_digest(files), **changed
     )
@@ -56,6 +58,14 @@ def test_models_of_other_classes_are_refused(tmp_path: Path, matrix: Matrix) -> 
     child = _artifact(tmp_path, "onnx_int8")
     with pytest.raises(BadConfig, match="do not detect the same classes"):
         plan_against(parent, child, matrix)
+
+
+def test_data_with_classes_that_the_artifact_lacks_is_refused(
+    tmp_path: Path, matrix: Matrix
+) -> None:
+    folder = _artifact(tmp_path, "onnx_int8", labels=("background", "disc"))
+    with pytest.raises(BadConfig, match="shapes:val has class 'ring', which the model does not"):
+        plan_artifact(folder, matrix)
 
 
 def test_without_ground_truth_a_parent_is_needed_and_enough(tmp_path: Path, matrix: Matrix) -> None:
