@@ -1,8 +1,8 @@
 """What each compression costs and saves: one table, from ordinary records of ordinary cells.
 
-    python benchmarks/lab.py mb2_ssd_lite --images 200 --finetune finetune:2000
+    python benchmarks/lab.py mb2_ssd_lite --images 200
     python benchmarks/lab.py mb2_ssd_lite --weights w.safetensors --labels labels.txt \\
-        --data voc:/data/VOCdevkit:val --finetune finetune:2000 --latency
+        --data voc:/data/VOCdevkit:val --latency
 
 It runs the float network, the same trained on (what training alone is worth), pruned, pruned and
 trained, clustered, and simulated integer ones through PyTorch; the float network through every
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":  # run as a script, the checkout is not on the path unless installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -40,21 +40,29 @@ HEAD = (
 )
 
 
-def chains(finetune: str, adaround: str) -> list[str]:
+class Trained(NamedTuple):
+    """The recipes that take long: after nothing, after a pruning, and for rounding."""
+
+    finetune: str
+    recover: str
+    adaround: str
+
+
+def chains(how: Trained) -> list[str]:
     """The recipes of the table, in its order."""
     pruned = [f"prune:{sparsity}" for sparsity in SPARSITIES]
-    trained = [f"{chain}+{finetune}" for chain in pruned]
+    trained = [f"{chain}+{how.recover}" for chain in pruned]
     clustered = [f"kmeans:{bits}" for bits in BITS]
-    rounded = [f"equalize+{adaround}+quantsim:aimet"]
-    return ["none", finetune, *pruned, *trained, *clustered, *SIMULATED, *rounded]
+    rounded = [f"equalize+{how.adaround}+quantsim:aimet"]
+    return ["none", how.finetune, *pruned, *trained, *clustered, *SIMULATED, *rounded]
 
 
-def plan(asked: dict[str, Any], finetune: str, adaround: str, latency: bool) -> Plan:
+def plan(asked: dict[str, Any], how: Trained, latency: bool) -> Plan:
     """All cells of the table."""
     simulated = {"exporters": ["torch_float"], "runners": ["torch_cpu"]}
-    sparse = [f"prune:{sparsity}+{finetune}" for sparsity in SPARSE]
+    sparse = [f"prune:{sparsity}+{how.recover}" for sparsity in SPARSE]
     matrices = [
-        {**simulated, "recipes": chains(finetune, adaround)},
+        {**simulated, "recipes": chains(how)},
         {"recipes": ["none"], "exporters": list(REAL)},
         {"recipes": sparse, "exporters": ["tvm_sparse"]},
     ]
@@ -109,7 +117,12 @@ def main() -> int:
     parser.add_argument("--labels")
     parser.add_argument("--data", default="shapes:val")
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--finetune", default="finetune:2000", help="what follows a pruning")
+    parser.add_argument("--finetune", default="finetune:2000", help="of the float network")
+    parser.add_argument(
+        "--recover",
+        default="finetune:2000,learning_rate=0.003,batch=8",
+        help="what follows a pruning: a training at a higher rate",
+    )
     parser.add_argument("--adaround", default="adaround:aimet")
     parser.add_argument("--latency", action="store_true", help="time the real exports as well")
     parser.add_argument("--name", default="lab", help="of the run's folder")
@@ -133,7 +146,8 @@ def main() -> int:
         "training.images": given.training_images,
     }
     asked = {key: value for key, value in asked.items() if value is not None}
-    planned = plan(asked, given.finetune, given.adaround, given.latency)
+    how = Trained(given.finetune, given.recover, given.adaround)
+    planned = plan(asked, how, given.latency)
     code = 0
     if not given.table_only:
         words = ["run", "--results", str(given.results), "--no-report", "--allow-tainted"]

@@ -15,6 +15,8 @@ from harness.results import RunFolder
 from tests.report_runs import MB2, made_up_run
 from tests.run_folders import write_run
 
+HOW = lab.Trained("finetune:9", "finetune:7", "adaround")
+
 
 @pytest.fixture
 def scored() -> RunRecord:
@@ -55,17 +57,17 @@ def test_a_cell_without_a_record_says_so(tmp_path: Path, scored: RunRecord) -> N
 
 
 def test_training_alone_has_a_row_of_its_own() -> None:
-    chains = lab.chains("finetune:9", "adaround")
+    chains = lab.chains(HOW)
     assert chains[:2] == ["none", "finetune:9"]
-    assert "prune:0.9+finetune:9" in chains
+    assert "prune:0.9+finetune:7" in chains
 
 
 ASKED = {"models": ["mb2_ssd_lite"], "threads": [1], "measures": ["accuracy"], "images": 2}
 
 
 def test_timing_adds_to_the_same_scores() -> None:
-    scored = lab.plan(ASKED, "finetune:9", "adaround", latency=False).cells
-    both = lab.plan(ASKED, "finetune:9", "adaround", latency=True).cells
+    scored = lab.plan(ASKED, HOW, latency=False).cells
+    both = lab.plan(ASKED, HOW, latency=True).cells
     assert {planned.cell.measure for planned in scored} == {"accuracy"}
     assert {planned.id for planned in scored} < {planned.id for planned in both}
     timed = {planned.cell.exporter for planned in both if planned.cell.measure == "latency"}
@@ -73,9 +75,9 @@ def test_timing_adds_to_the_same_scores() -> None:
 
 
 def test_an_exporter_of_sparse_files_gets_trained_pruned_networks() -> None:
-    cells = lab.plan(ASKED, "finetune:9", "adaround", latency=False).cells
+    cells = lab.plan(ASKED, HOW, latency=False).cells
     sparse = [planned.cell.recipe for planned in cells if planned.cell.exporter == "tvm_sparse"]
-    assert sparse == ["prune:0.8+finetune:9", "prune:0.9+finetune:9"]
+    assert sparse == ["prune:0.8+finetune:7", "prune:0.9+finetune:7"]
 
 
 def test_a_time_that_was_disturbed_says_so() -> None:

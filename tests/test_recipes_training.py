@@ -53,6 +53,7 @@ def test_fine_tuning_keeps_zeros_and_learns(painted: str, tiny_spec: ModelSpec) 
     assert not after.training
     assert "8 layers kept their masks" in said[-1]
     assert "trained on 64 images" in said[-1]
+    assert "matched from an IoU of 0.5" in said[-1]
 
 
 def test_boxes_are_matched_as_the_supplies_say(

@@ -138,7 +138,10 @@ def tune(
 def learned(done: FineTuned, job: RecipeJob) -> str:
     """A sentence on a training for the manifest."""
     assert job.training is not None
-    said = f"trained on {job.options['images']} images of {job.training.data}"
+    said = (
+        f"trained on {job.options['images']} images of {job.training.data}, matched from an IoU of"
+        f" {job.training.match_iou:g}"
+    )
     rows = [row["loss"] for row in done.log]
     part = max(1, len(rows) // 10)
     if not rows:
