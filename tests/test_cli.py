@@ -7,9 +7,13 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from harness.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP_SECONDS = 0.3
@@ -36,6 +40,26 @@ def detbench(
         timeout=600,
         preexec_fn=limit,
     )
+
+
+class Said(NamedTuple):
+    """How a command ended in this process, where it needs none of its own."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    def run(*arguments: str) -> Said:
+        try:
+            code = main(arguments)
+        except SystemExit as ended:  # argparse, after help
+            code = int(ended.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return run
 
 
 def test_help_is_fast() -> None:
@@ -71,8 +95,8 @@ def test_help_is_fast() -> None:
         "doctor",
     ],
 )
-def test_every_command_explains_itself(command: str) -> None:
-    done = detbench(command, "--help")
+def test_every_command_explains_itself(command: str, ask: Callable[..., Said]) -> None:
+    done = ask(command, "--help")
     assert done.returncode == 0
     assert f"usage: detbench {command}" in done.stdout
 
@@ -108,11 +132,12 @@ def test_every_command_explains_itself(command: str) -> None:
         ),
     ],
 )
-def test_wrong_requests_end_in_one_sentence(arguments: list[str], said: str) -> None:
-    done = detbench(*arguments)
+def test_wrong_requests_end_in_one_sentence(
+    arguments: list[str], said: str, ask: Callable[..., Said]
+) -> None:
+    done = ask(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -171,8 +196,8 @@ def _warm(cache: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["models", "exporters", "runners", "datasets", "weights"])
-def test_lists_are_json_where_asked(kind: str) -> None:
-    done = detbench("list", kind, "--json")
+def test_lists_are_json_where_asked(kind: str, ask: Callable[..., Said]) -> None:
+    done = ask("list", kind, "--json")
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), list)
 
