@@ -41,7 +41,10 @@ HEAD = (
 
 
 class Trained(NamedTuple):
-    """The recipes that take long: after nothing, after a pruning, and for rounding."""
+    """The recipes that take long: after nothing, after a pruning, and for rounding.
+
+    ``none`` in place of a training leaves its rows out.
+    """
 
     finetune: str
     recover: str
@@ -51,16 +54,18 @@ class Trained(NamedTuple):
 def chains(how: Trained) -> list[str]:
     """The recipes of the table, in its order."""
     pruned = [f"prune:{sparsity}" for sparsity in SPARSITIES]
-    trained = [f"{chain}+{how.recover}" for chain in pruned]
+    trained = [] if how.recover == "none" else [f"{chain}+{how.recover}" for chain in pruned]
+    alone = [] if how.finetune == "none" else [how.finetune]
     clustered = [f"kmeans:{bits}" for bits in BITS]
     rounded = [f"equalize+{how.adaround}+quantsim:aimet"]
-    return ["none", how.finetune, *pruned, *trained, *clustered, *SIMULATED, *rounded]
+    return ["none", *alone, *pruned, *trained, *clustered, *SIMULATED, *rounded]
 
 
 def plan(asked: dict[str, Any], how: Trained, latency: bool) -> Plan:
     """All cells of the table."""
     simulated = {"exporters": ["torch_float"], "runners": ["torch_cpu"]}
-    sparse = [f"prune:{sparsity}+{how.recover}" for sparsity in SPARSE]
+    after = "" if how.recover == "none" else f"+{how.recover}"
+    sparse = [f"prune:{sparsity}{after}" for sparsity in SPARSE]
     matrices = [
         {**simulated, "recipes": chains(how)},
         {"recipes": ["none"], "exporters": list(REAL)},
@@ -117,11 +122,11 @@ def main() -> int:
     parser.add_argument("--labels")
     parser.add_argument("--data", default="shapes:val")
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--finetune", default="finetune:2000", help="of the float network")
+    parser.add_argument("--finetune", default="finetune:2000", help="of the float network; or none")
     parser.add_argument(
         "--recover",
         default="finetune:2000,learning_rate=0.003,batch=8",
-        help="what follows a pruning: a training at a higher rate",
+        help="what follows a pruning: a training at a higher rate; or none",
     )
     parser.add_argument("--adaround", default="adaround:aimet")
     parser.add_argument("--latency", action="store_true", help="time the real exports as well")

@@ -60,6 +60,7 @@ def test_training_alone_has_a_row_of_its_own() -> None:
     chains = lab.chains(HOW)
     assert chains[:2] == ["none", "finetune:9"]
     assert "prune:0.9+finetune:7" in chains
+    assert not [c for c in lab.chains(lab.Trained("none", "none", "adaround")) if "finetune" in c]
 
 
 ASKED = {"models": ["mb2_ssd_lite"], "threads": [1], "measures": ["accuracy"], "images": 2}
