@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--finetune", default="finetune:2000", help="of the float network; or none")
     parser.add_argument(
         "--recover",
-        default="finetune:2000,learning_rate=0.003,batch=8",
+        default="finetune:2000,learning_rate=0.003",
         help="what follows a pruning: a training at a higher rate; or none",
     )
     parser.add_argument("--adaround", default="adaround:aimet")

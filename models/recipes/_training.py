@@ -20,7 +20,7 @@ class TrainingRecipe(Recipe):
         seed: of the order of the images and their augmentation.
     """
 
-    options: ClassVar[Options] = {"images": 2000, "learning_rate": 2e-4, "batch": 16, "seed": 0}
+    options: ClassVar[Options] = {"images": 2000, "learning_rate": 1e-3, "batch": 8, "seed": 0}
     positional = "images"
     spoils: ClassVar[frozenset[str]] = frozenset({"adaround", "bias_correct", "qat"})
 

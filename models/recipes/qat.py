@@ -36,6 +36,7 @@ class Qat(TrainingRecipe):
     options: ClassVar[Options] = {
         **TrainingRecipe.options,
         "learning_rate": 1e-4,
+        "batch": 16,
         **WEIGHT_OPTIONS,
         **ACTIVATION_OPTIONS,
     }
