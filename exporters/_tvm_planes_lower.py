@@ -6,6 +6,7 @@ the blocked ones of `_tvm_lower`, and anything else to TVM itself, with conversi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 from exporters import (
     _tvm_planes_copy,
     _tvm_planes_fused,
+    _tvm_planes_pair,
     _tvm_planes_point,
     _tvm_planes_window,
 )
@@ -23,6 +25,7 @@ from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_graph import Reader, Step, shape_of
 from exporters._tvm_lower import Lowering
 from exporters._tvm_planes import Grid, margin, reach
+from exporters._tvm_planes_pair import Pair
 from exporters._tvm_planes_point import Form, Point
 from exporters._tvm_planes_strip import Fused
 from exporters._tvm_planes_window import Windowed
@@ -163,6 +166,8 @@ class _PlanesLowering(Lowering):
             return None  # its reader computes it
         if found := self._before.get(id(step)):
             return self._fused_on_planes(*found, step)
+        if pair := self._pair(step):
+            return self._pair_on_planes(step, pair)
         if step.first is not None and self._network.able(step):
             self._values[step.first.out] = self._emit(step.first)
         if self._network.able(step):
@@ -216,6 +221,30 @@ class _PlanesLowering(Lowering):
         write = partial(_tvm_planes_fused.kernel, fused=fused, sizes=both)
         name = "convolution, depthwise, pointwise" if not pointwise else "inverted residual"
         return self._on_planes(last, name, (fused, both), arguments, write)
+
+    def _pair(self, step: Step) -> Pair | None:
+        """A depthwise step with the pointwise one before it, if one kernel does both."""
+        first, network = step.first, self._network
+        if first is None or not first.pointwise or not all(map(network.able, (first, step))):
+            return None
+        if id(first) in self._before:
+            return None  # it ends a strip's three
+        form = dataclasses.replace(self._forms[self._numbers[id(first)]], panel=0)
+        pair = Pair(first=network.point(first), window=network.windowed(step), form=form)
+        return pair if pair.able else None
+
+    def _pair_on_planes(self, step: Step, pair: Pair) -> Planes:
+        first = step.first
+        assert first is not None
+        weight = first.weight[:, :, 0, 0].astype(np.float32)
+        packed = _tvm_planes_point.pack(weight, pair.first.grid.size, pair.form)
+        arguments = [self._planes(first.source).var, *map(self._relax.const, packed.arrays())]
+        arguments.append(self._relax.const(first.bias.astype(np.float32)))
+        arguments.append(self._relax.const(_tvm_planes_window.pack(pair.window, step.weight)))
+        arguments += self._rest(step, None)
+        write = partial(_tvm_planes_pair.kernel, pair=pair, sizes=packed.sizes)
+        key = (pair, packed.sizes)
+        return self._on_planes(step, "pointwise, depthwise convolution", key, arguments, write)
 
     def _windowed(self, step: Step) -> Planes:
         layer = self._network.windowed(step)

@@ -146,18 +146,31 @@ def first_tap(layer: Windowed, y: Any, x: Any) -> Any:
     return row * source.pitch + (source.origin - window.padding[1]) + x * window.stride[1]
 
 
-class _Windows:
-    """What both kernels share: arguments, the store, the padding."""
+class Windows:
+    """What kernels share: arguments, a channel of a depthwise one, the store, the padding."""
 
-    def __init__(self, w: _tvm_tir.Writer, layer: Windowed) -> None:
+    def __init__(self, w: _tvm_tir.Writer, layer: Windowed, *, declare_image: bool = True) -> None:
         self.w, self.layer = w, layer
         inputs = layer.inputs or layer.outputs
-        self.image = w.argument("image", inputs * layer.source.size)
+        self.image = w.argument("image", inputs * layer.source.size) if declare_image else None
         self.weight = w.argument("weight", layer.weights)
         self.bias = w.argument("bias", layer.outputs)
         size = layer.outputs * layer.grid.size
         self.after = Epilogue(w, layer.after, size, layer.outputs, planes=True)
         self.out = w.argument("out", size)
+
+    def plane(self, channel: Any, number: Any) -> None:
+        """A channel of a depthwise convolution; its input is the ``number``-th plane."""
+        w, layer = self.w, self.layer
+        first = channel * (layer.weights // layer.outputs)
+        taps = Taps(w, layer.window)
+        sums = Depthwise(w, layer.window, taps, self.weight, w.fix(first), self.bias[channel])
+        left = w.fix(number * layer.source.size + first_tap(layer, 0, 0))
+        sums.write(
+            (self.image, left, layer.source.pitch),
+            (layer.grid.height, layer.grid.pitch),
+            lambda y, x, value: self.store(channel, y, x, value),
+        )
 
     def store(self, channel: Any, y: Any, x: Any, value: Any) -> None:
         """What follows the sum, and the sum."""
@@ -181,7 +194,7 @@ class _Windows:
                 w.store_one(self.out, at, w.zero)
 
 
-class _Depthwise(_Windows):
+class _Depthwise(Windows):
     def write(self) -> None:
         """One task is some channels; a tile is some rows of one vector."""
         w, layer = self.w, self.layer
@@ -192,23 +205,11 @@ class _Depthwise(_Windows):
             w.loop(w.share(layer.outputs, each, task)) as turn,
         ):
             channel = w.fix(task * each + turn)
-            self._plane(channel)
+            self.plane(channel, channel)
             self.finish(channel)
 
-    def _plane(self, channel: Any) -> None:
-        w, layer = self.w, self.layer
-        first = channel * (layer.weights // layer.outputs)
-        taps = Taps(w, layer.window)
-        sums = Depthwise(w, layer.window, taps, self.weight, w.fix(first), self.bias[channel])
-        left = w.fix(channel * layer.source.size + first_tap(layer, 0, 0))
-        sums.write(
-            (self.image, left, layer.source.pitch),
-            (layer.grid.height, layer.grid.pitch),
-            lambda y, x, value: self.store(channel, y, x, value),
-        )
 
-
-class _Conv(_Windows):
+class _Conv(Windows):
     def write(self) -> None:
         """One task is some outputs x some rows; a tile is some outputs of some vectors."""
         w, layer = self.w, self.layer

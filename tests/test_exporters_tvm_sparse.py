@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from exporters import (
 from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_planes import Grid, margin, reach, split
 from exporters._tvm_planes_point import Form, Point
+from exporters._tvm_planes_taps import Taps, half_pitch
 from exporters._tvm_planes_window import Windowed
 from exporters._tvm_tiles import Window
 from harness import recipes
@@ -110,6 +112,20 @@ def test_margins_hold_what_windows_reach() -> None:
     assert margin([same, wide]) == 2
     assert margin([]) == 0
     assert [split(14, 12), split(48, 12), split(1, 6)] == [7, 12, 1]
+
+
+def test_halves_hold_every_tap_of_a_stride() -> None:
+    window = Window(height=19, width=19, kernel=(5, 5), stride=(2, 2), padding=(2, 2, 2, 2))
+    half = half_pitch(window, window.out_width + 2, 8)
+    row = np.arange(-2.0, 2 * half - 2)  # by column of the image; two of padding come first
+    halves = np.concatenate([row[0::2], row[1::2]])
+    taps = Taps(None, window, half)
+    for tap in range(5):
+        read = halves[taps.place(tap) : taps.place(tap) + window.out_width]
+        np.testing.assert_array_equal(read, 2.0 * np.arange(window.out_width) - 2 + tap)
+    whole = dataclasses.replace(window, stride=(1, 1))
+    assert half_pitch(whole, 21, 8) == 0
+    assert [Taps(None, whole).place(tap) for tap in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_pointwise_kernels_equal_matrix_products(lanes: int) -> None:
@@ -311,7 +327,9 @@ def test_networks_of_other_kinds(
         layer.number: Form(sparse=True, rows=1, vectors=1)
         for layer in _tvm_planes_lower.layers(module, target)
     }
-    lowered, _ = _tvm_planes_lower.lower(module, target, forms)
+    lowered, notes = _tvm_planes_lower.lower(module, target, forms)
+    if fused_bytes and kind is Separable:
+        assert re.search(r"\d pointwise, depthwise convolution", notes[0])
     machine = tvm.relax.VirtualMachine(_tvm_build.compile_module(lowered, target), tvm.cpu())
     picture = normal(3, 1, 3, 29, 38)
     found = machine["main"](tvm.runtime.tensor(picture))
