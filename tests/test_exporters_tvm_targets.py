@@ -41,6 +41,12 @@ def test_every_named_target_is_known() -> None:
         assert _tvm_target.resolve(name).triple == _tvm_target.triple_of(name)
 
 
+def test_instructions_of_newer_arm_cores_are_listed() -> None:
+    """So that a module for a Raspberry Pi 5 is refused on a 4."""
+    assert _tvm_target.resolve("rpi4").features == ()
+    assert {"asimddp", "atomics"} <= set(_tvm_target.resolve("rpi5").features)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
