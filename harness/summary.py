@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from harness.export_names import export_name, telling_options
 from harness.fidelity import COUNTS
 from harness.plan import Plan
 from harness.progress import clock
@@ -53,9 +54,10 @@ def table(records: Sequence[RunRecord], *, as_json: bool) -> str:
     scores = {_key(r): r for r in sorted(others, key=lambda r: r.cell.measure == "accuracy")}
     timed = [r for r in records if r.cell.measure == "latency" and r.state in ("ok", "tainted")]
     with_time = {_key(r) for r in timed}
-    rows = [HEADER, *(_row(r, scores.get(_key(r))) for r in timed)]
+    telling = telling_options(r.cell for r in records)
+    rows = [HEADER, *(_row(r, scores.get(_key(r)), telling) for r in timed)]
     rows += [
-        _row(None, r)
+        _row(None, r, telling)
         for k, r in scores.items()
         if k not in with_time and r.state in ("ok", "tainted")
     ]
@@ -89,12 +91,15 @@ def _count(record: RunRecord, metric: str) -> int:
     return int(found.value or 0) if found else 0
 
 
-def _key(record: RunRecord) -> tuple[str, str, str, str]:
+def _key(record: RunRecord) -> tuple[str, ...]:
     cell = record.cell
-    return cell.model_name, cell.exporter, str(sorted(cell.export_options.items())), cell.runner
+    options = str(sorted(cell.export_options.items()))
+    return cell.model_name, cell.exporter, options, cell.runner, cell.target
 
 
-def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
+def _row(
+    timed: RunRecord | None, scored: RunRecord | None, telling: Mapping[str, set[str]]
+) -> tuple[str, ...]:
     record = timed or scored
     assert record is not None
     score = scored.measurement("accuracy.coco_map") if scored else None
@@ -104,7 +109,7 @@ def _row(timed: RunRecord | None, scored: RunRecord | None) -> tuple[str, ...]:
     size = record.artifact_size_bytes
     return (
         record.cell.model_name,
-        record.cell.exporter,
+        export_name(record.cell, telling[record.cell.exporter]),
         record.cell.runner,
         _threads(record.cell) if timed else "",
         _percent(score.value if score else None),

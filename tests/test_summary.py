@@ -43,3 +43,32 @@ def test_what_a_sweep_changes_tells_rows_apart(pair: list[RunRecord]) -> None:
     cell = msgspec.structs.replace(timed.cell, threads=2, batch=4, target="rpi4@tracker:9190")
     other = msgspec.structs.replace(timed, cell=cell)
     assert "2, batch 4, rpi4@tracker:9190" in table([scored, other], as_json=False)
+
+
+def test_exports_of_one_exporter_are_told_apart_by_what_differs(pair: list[RunRecord]) -> None:
+    _, timed = pair
+    tuned, untuned = (
+        msgspec.structs.replace(
+            timed,
+            cell=msgspec.structs.replace(
+                timed.cell, export_options={"target": "native", "tune": tune}
+            ),
+        )
+        for tune in ("15min", "no")
+    )
+    text = table([tuned, untuned], as_json=False)
+    name = timed.cell.exporter
+    assert f"{name}[tune=15min]" in text
+    assert f"{name}[tune=no]" in text
+    assert f"{name}[" not in table([tuned], as_json=False)
+
+
+def test_a_score_on_one_board_is_not_another_s(pair: list[RunRecord]) -> None:
+    scored, timed = pair
+    cell = msgspec.structs.replace(timed.cell, target="rpi4@tracker:9190")
+    elsewhere = msgspec.structs.replace(timed, cell=cell)
+    first = table([scored, elsewhere], as_json=False).splitlines()[1]
+    score = scored.measurement("accuracy.coco_map")
+    assert score is not None
+    assert score.value is not None
+    assert f"{score.value * 100:.1f}" not in first

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import msgspec
 
 from harness.errors import ResultsError
+from harness.export_names import export_name, telling_options
 from harness.records import Artifact, Cell, RunRecord, State, encode
 from harness.report.data import RunData
 
@@ -199,30 +200,9 @@ def _cell(item: Any) -> tuple[Cell, str]:
     return cell, cell_id or hashlib.sha256(_key(cell)).hexdigest()[:12]
 
 
-def _export(cell: Cell, telling: set[str]) -> str:
-    """The exporter with those of its options that tell exports of this report apart."""
-    given = ",".join(f"{k}={v}" for k, v in sorted(cell.export_options.items()) if k in telling)
-    return f"{cell.exporter}[{given}]" if given else cell.exporter
-
-
-def _telling_options(cells: Iterable[Cell]) -> dict[str, set[str]]:
-    """Options that have more than one value, by exporter."""
-    seen: dict[str, dict[str, set[str]]] = {}
-    for cell in cells:
-        options = seen.setdefault(cell.exporter, {})
-        for key, value in cell.export_options.items():
-            if key == "batch":  # said with the runner, and no other export for accuracy
-                continue
-            options.setdefault(key, set()).add(repr(value))
-    return {
-        exporter: {key for key, values in options.items() if len(values) > 1}
-        for exporter, options in seen.items()
-    }
-
-
 def _with_labels(entries: list[Entry]) -> Iterable[Entry]:
     """Say options, weights, target and batch only where they tell rows apart."""
-    telling = _telling_options(entry.cell for entry in entries)
+    telling = telling_options(entry.cell for entry in entries)
     weights: dict[str, set[str]] = {}
     for entry in entries:
         weights.setdefault(entry.model, set()).add(entry.cell.weights)
@@ -234,7 +214,7 @@ def _with_labels(entries: list[Entry]) -> Iterable[Entry]:
         runner = cell.runner
         runner += f" on {cell.target}" if targets != {"cpu"} else ""
         runner += f", batch {cell.batch}" if batches != {1} else ""
-        export = _export(cell, telling[cell.exporter])
+        export = export_name(cell, telling[cell.exporter])
         yield replace(entry, model=model, export=export, runner=runner)
 
 
