@@ -177,8 +177,8 @@ class _PlanesLowering(Lowering):
         return super()._emit(step)
 
     def _pointwise(self, step: Step) -> Planes:
-        point = self._network.point(step)
-        form, packed = self._packed(step, point.grid.size)
+        point, form = self._network.point(step), self._form(step)
+        packed = _packed(step, form, point.grid.size)
         arguments = [self._planes(step.source).var]
         arguments += map(self._relax.const, packed.arrays())
         arguments += self._rest(step, point.grid if point.zeroed else None)
@@ -186,28 +186,31 @@ class _PlanesLowering(Lowering):
         kind = f"{'sparse' if form.sparse else 'dense'} pointwise convolution"
         return self._on_planes(step, kind, (point, form, packed.sizes), arguments, write)
 
-    def _packed(self, step: Step, size: int) -> tuple[Form, _tvm_planes_point.Packed]:
-        """The weights of a pointwise step that reads planes of ``size`` values."""
-        form = self._forms[self._numbers[id(step)]]
-        weight = step.weight[:, :, 0, 0].astype(np.float32)
-        return form, _tvm_planes_point.pack(weight, size, form)
+    def _form(self, step: Step) -> Form:
+        """What was chosen for a pointwise step."""
+        return self._forms[self._numbers[id(step)]]
+
+    def _fused_form(self, step: Step) -> Form:
+        """The same inside a kernel of several steps, which takes all inputs of a tile at once."""
+        return dataclasses.replace(self._form(step), panel=0)
 
     def _fused_on_planes(self, first: Step, window: Step, last: Step) -> Planes:
         network = self._network
         pointwise = first.pointwise
         layer: Any = network.point(first) if pointwise else network.windowed(first)
-        number = self._numbers[id(first)]
+        first_form = self._fused_form(first) if pointwise else None
+        last_form = self._fused_form(last)
         fused = Fused(
             first=layer,
             window=network.windowed(window),
             last=network.point(last),
-            first_form=self._forms[number] if pointwise else None,
-            last_form=self._forms[self._numbers[id(last)]],
+            first_form=first_form,
+            last_form=last_form,
         )
         arguments = [self._planes(first.source).var]
         sizes: tuple[int, ...] = ()
-        if pointwise:
-            _, packed = self._packed(first, fused.read_size)
+        if first_form is not None:
+            packed = _packed(first, first_form, fused.read_size)
             arguments += map(self._relax.const, packed.arrays())
             sizes = packed.sizes
         else:
@@ -215,7 +218,7 @@ class _PlanesLowering(Lowering):
         arguments.append(self._relax.const(first.bias.astype(np.float32)))
         weights = _tvm_planes_window.pack(fused.window, window.weight)
         arguments += [self._relax.const(weights), self._relax.const(window.bias.astype(np.float32))]
-        _, packed = self._packed(last, fused.strip_size)
+        packed = _packed(last, last_form, fused.strip_size)
         arguments += [*map(self._relax.const, packed.arrays()), *self._rest(last, None)]
         both = (sizes, packed.sizes)
         write = partial(_tvm_planes_fused.kernel, fused=fused, sizes=both)
@@ -229,15 +232,14 @@ class _PlanesLowering(Lowering):
             return None
         if id(first) in self._before:
             return None  # it ends a strip's three
-        form = dataclasses.replace(self._forms[self._numbers[id(first)]], panel=0)
+        form = self._fused_form(first)
         pair = Pair(first=network.point(first), window=network.windowed(step), form=form)
         return pair if pair.able else None
 
     def _pair_on_planes(self, step: Step, pair: Pair) -> Planes:
         first = step.first
         assert first is not None
-        weight = first.weight[:, :, 0, 0].astype(np.float32)
-        packed = _tvm_planes_point.pack(weight, pair.first.grid.size, pair.form)
+        packed = _packed(first, pair.form, pair.first.grid.size)
         arguments = [self._planes(first.source).var, *map(self._relax.const, packed.arrays())]
         arguments.append(self._relax.const(first.bias.astype(np.float32)))
         arguments.append(self._relax.const(_tvm_planes_window.pack(pair.window, step.weight)))
@@ -352,3 +354,8 @@ class _PlanesLowering(Lowering):
         flat = self._call_tir(function, [value.var], channels * grid.height * grid.width)
         shape = (1, grid.height, grid.width, channels)
         return self._builder.emit(self._relax.op.reshape(flat, shape))
+
+
+def _packed(step: Step, form: Form, size: int) -> _tvm_planes_point.Packed:
+    """The weights of a pointwise step that reads planes of ``size`` values."""
+    return _tvm_planes_point.pack(step.weight[:, :, 0, 0].astype(np.float32), size, form)

@@ -236,7 +236,9 @@ def difference(found: Array, expected: Array) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("panel", [0, 8])
 def test_a_network_with_fused_blocks(
+    panel: int,
     tiny_spec: ModelSpec,
     tiny_images: Array,
     tmp_path: Path,
@@ -251,7 +253,9 @@ def test_a_network_with_fused_blocks(
     layers = _tvm_planes_lower.layers(module, target)
     forms = {
         layer.number: dataclasses.replace(
-            FORMS[index % 2 * 3], vectors=split(layer.point.grid.vectors, 2)
+            FORMS[index % 2 * 3],
+            vectors=1 if panel else split(layer.point.grid.vectors, 2),
+            panel=panel,
         )
         for index, layer in enumerate(layers)
     }
