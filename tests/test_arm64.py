@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ MODELS = {
     "tvm_sparse": "mb2_ssd_lite",  # it has maps that are large enough for fused strips
     "tflite_int8": "mb2_ssd_lite",
 }
+Exported = Callable[[str], Path]
 CROSS = "aarch64-linux-gnu-g++"
 PATIENCE_S = 1200
 EMULATOR = "qemu-aarch64"
@@ -70,18 +72,21 @@ def detbench(python: Path | str, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of artifacts, by exporter and target."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The folder of an artifact by its name, ``tvm_dense-rpi4``; each is exported once."""
     if shutil.which(CROSS) is None:
         pytest.skip(f"{CROSS} is not installed: install the package g++-aarch64-linux-gnu")
     folder = tmp_path_factory.mktemp("artifacts")
-    for exporter, model in MODELS.items():
-        for cpu in ("native", "rpi4") if exporter.startswith("tvm") else ("",):
-            name = f"{exporter}-{cpu}" if cpu else exporter
+
+    def export(name: str) -> Path:
+        if not (folder / name).exists():
+            exporter, _, cpu = name.partition("-")
             how = [f"{exporter}:target={cpu}", "--recipe", "prune:0.9"] if cpu else [exporter]
-            asked = [model, *how, "-o", str(folder / name), "--set", f"timeout_s={PATIENCE_S}"]
-            detbench(sys.executable, "export", *asked)
-    return folder
+            asked = [MODELS[exporter], *how, "-o", str(folder / name)]
+            detbench(sys.executable, "export", *asked, "--set", f"timeout_s={PATIENCE_S}")
+        return folder / name
+
+    return export
 
 
 def emulated_answers(
@@ -101,10 +106,10 @@ def only_record(folder: Path) -> RunRecord:
 
 @pytest.mark.parametrize("exporter", ["tvm_dense", "tvm_sparse"])
 def test_float_modules_answer_the_same_on_both(
-    exporter: str, python: Path, exported: Path, tmp_path: Path
+    exporter: str, python: Path, exported: Exported, tmp_path: Path
 ) -> None:
-    here = answers(exported / f"{exporter}-native", "tvm_cpu")
-    there = emulated_answers(python, exported / f"{exporter}-rpi4", "tvm_cpu", tmp_path / "a.npz")
+    here = answers(exported(f"{exporter}-native"), "tvm_cpu")
+    there = emulated_answers(python, exported(f"{exporter}-rpi4"), "tvm_cpu", tmp_path / "a.npz")
     for head, one, other in zip(("logits", "offsets"), here, there, strict=True):
         off = np.abs(one - other).max() / np.abs(one).max()
         print(f"{exporter} {head}: x86-64 and AArch64 differ by {off:.2g} of the largest value")
@@ -112,10 +117,10 @@ def test_float_modules_answer_the_same_on_both(
 
 
 def test_the_same_int8_file_answers_the_same_on_both(
-    python: Path, exported: Path, tmp_path: Path
+    python: Path, exported: Exported, tmp_path: Path
 ) -> None:
-    here = answers(exported / "tflite_int8", "litert_cpu")
-    there = emulated_answers(python, exported / "tflite_int8", "litert_cpu", tmp_path / "a.npz")
+    here = answers(exported("tflite_int8"), "litert_cpu")
+    there = emulated_answers(python, exported("tflite_int8"), "litert_cpu", tmp_path / "a.npz")
     for head, one, other in zip(("logits", "offsets"), here, there, strict=True):
         off = np.abs(one - other)
         print(f"tflite_int8 {head}: {np.mean(off == 0):.2%} equal, at most {off.max():.3g} apart")
@@ -124,26 +129,26 @@ def test_the_same_int8_file_answers_the_same_on_both(
 
 @pytest.mark.parametrize("name", ["tvm_dense-rpi4", "tvm_sparse-rpi4", "tflite_int8"])
 def test_records_are_marked_and_hold_no_times(
-    name: str, python: Path, exported: Path, tmp_path: Path
+    name: str, python: Path, exported: Exported, tmp_path: Path
 ) -> None:
     where = ["--results", str(tmp_path / "parity"), "--threads", "1", "--quiet"]
-    detbench(python, "parity", str(exported / name), *where)
+    detbench(python, "parity", str(exported(name)), *where)
     record = only_record(tmp_path / "parity")
     assert (record.state, record.emulated) == ("ok", EMULATOR)
     assert all(item.metric.startswith("parity.") for item in record.measurements)
     where = ["--results", str(tmp_path / "time"), "--threads", "1", "--quiet"]
-    detbench(python, "latency", str(exported / name), *where, "--tier", "smoke", code=1)
+    detbench(python, "latency", str(exported(name)), *where, "--tier", "smoke", code=1)
     record = only_record(tmp_path / "time")
     assert record.state == "unsupported"
     assert f"emulated by {EMULATOR}" in str(record.error)
     assert not record.measurements
 
 
-def test_a_board_that_is_emulated_says_so(python: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_board_that_is_emulated_says_so(python: Path, exported: Exported, tmp_path: Path) -> None:
     with started("serve", "--port", free_port(), python=str(python)) as (latency, _):
         where = ["--results", str(tmp_path), "--threads", "1", "--quiet"]
         where += ["--runners", "tvm_rpc", "--target", latency.split()[-1]]
-        detbench(sys.executable, "parity", str(exported / "tvm_sparse-rpi4"), *where)
+        detbench(sys.executable, "parity", str(exported("tvm_sparse-rpi4")), *where)
     record = only_record(tmp_path)
     assert (record.state, record.emulated) == ("ok", EMULATOR)
     assert record.versions["board"] == f"aarch64 emulated by {EMULATOR}, aarch64"
