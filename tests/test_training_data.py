@@ -191,6 +191,10 @@ def test_other_classes_need_new_heads(trained: Path) -> None:
         " star",
         "class heads start random",
     )
+    other = TrainOptions(**options, start_from=str(trained), new_heads=True, match_iou=0.4)
+    assert start(spec.build(), spec, other)[-1].startswith(
+        "weights.safetensors learned boxes from an IoU of 0.5, this training matches from 0.4: set"
+    )
     given = MODELS.get("tiny_ssd")(Painted.labels).build()
     load_weights(given, trained)
     for key, value in network.state_dict().items():

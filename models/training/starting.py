@@ -23,10 +23,13 @@ _PREFIXES = ("", "base_net.", "features.", "model.", "module.")
 
 
 class Checkpoint(NamedTuple):
-    """Where a checkpoint lies and the classes that it knows; None where nothing tells."""
+    """Where a checkpoint lies, the classes that it knows, and the IoU that matched its boxes; None
+    where nothing tells.
+    """
 
     path: Path
     labels: tuple[str, ...] | None
+    match_iou: float | None = None
 
 
 def find_start(spec: ModelSpec, text: str) -> Checkpoint:
@@ -39,7 +42,7 @@ def find_start(spec: ModelSpec, text: str) -> Checkpoint:
     if text != "shipped" and path.is_file() and not path.with_suffix(".json").is_file():
         return Checkpoint(path, None)
     found = weights.find(spec.name, spec.options, text, None)
-    return Checkpoint(found.path, found.labels)
+    return Checkpoint(found.path, found.labels, found.match_iou)
 
 
 def start(network: Ssd, spec: ModelSpec, options: TrainOptions) -> tuple[str, ...]:
@@ -56,16 +59,27 @@ def start(network: Ssd, spec: ModelSpec, options: TrainOptions) -> tuple[str, ..
         return _start_base_net(network, spec, options.backbone)
     if options.start_from is None:
         return ("all weights start random",)
-    path, known = find_start(spec, options.start_from)
+    found = find_start(spec, options.start_from)
+    path, known = found.path, found.labels
     if options.new_heads:
-        return _start_but_heads(network, path, known)
+        return (*_start_but_heads(network, path, known), *_matched_otherwise(found, options))
     values = read_tensors(path) if path.suffix in (".pt", ".pth", ".safetensors") else {}
     if known is None and _other_heads(network, values):
         raise BadConfig(_mismatch(path, "other classes", spec))
     if known is not None and known != spec.labels:
         raise BadConfig(_mismatch(path, f"the classes {', '.join(known[1:])}", spec))
     load_weights(network, path)
-    return (f"all weights start from {path.name}",)
+    return (f"all weights start from {path.name}", *_matched_otherwise(found, options))
+
+
+def _matched_otherwise(found: Checkpoint, options: TrainOptions) -> tuple[str, ...]:
+    """A sentence where boxes that the checkpoint learned as objects become background, or back."""
+    if found.match_iou in (None, options.match_iou):
+        return ()
+    return (
+        f"{found.path.name} learned boxes from an IoU of {found.match_iou:g}, this training matches"
+        f" from {options.match_iou:g}: set match_iou={found.match_iou:g} to build on what it knows",
+    )
 
 
 def _mismatch(path: Path, knows: str, spec: ModelSpec) -> str:
