@@ -36,8 +36,10 @@ def describe_plan(plan: Plan, expected_s: float, *, as_json: bool) -> str:
             for cell in plan.cells
         ]
         return json.dumps({"cells": cells, "estimate_s": round(expected_s)}, indent=1)
+    telling = telling_options(planned.cell for planned in plan.cells)
     lines = [
-        f"{c.cell.measure:<8}  {c.cell.model_name}  {c.cell.exporter}  {c.cell.runner}"
+        f"{c.cell.measure:<8}  {c.cell.model_name}"
+        f"  {export_name(c.cell, telling[c.cell.exporter])}  {c.cell.runner}"
         f"  {c.cell.threads} thread(s){f'  unsupported: {c.unsupported}' if c.unsupported else ''}"
         for c in plan.cells
     ]
