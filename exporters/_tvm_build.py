@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from exporters import _tvm_target
+from exporters import _tvm_target, _tvm_tir
 from harness.errors import ExportFailed
 from harness.extras import require
 
 SLOW_PASSES = ("s_tir.CompactBufferAllocation",)
 """It shrinks temporary buffers; our kernels' are as small as they can be, and it needs minutes."""
+
+MERGING_PASSES = ("tirx.StorageRewrite",)
+"""It lets buffers share memory, and then those of our register tiles do lie in memory. Kernels that
+TVM scheduled need it: it takes their allocations out of the loops."""
 
 
 ELF_NAMES = {"x86_64": "x64", "aarch64": "AArch64", "i686": "x86", "armv7l": "ARM", "arm": "ARM"}
@@ -42,8 +46,16 @@ def compile_module(
             if planned is not None and info.name == PLAN:
                 planned(module)
 
-    with tvm.transform.PassContext(disabled_pass=SLOW_PASSES, instruments=[Look()]):
+    with tvm.transform.PassContext(disabled_pass=_left_out(module), instruments=[Look()]):
         return tvm.compile(module, target=target.tvm)
+
+
+def _left_out(module: Any) -> tuple[str, ...]:
+    """Names of TVM's passes that do not run over a module."""
+    functions = [function for _, function in module.functions_items()]
+    kernel = require("tvm.tirx", extra="tvm").PrimFunc
+    own = all(_tvm_tir.OWN in f.attrs for f in functions if isinstance(f, kernel))
+    return (*SLOW_PASSES, *(MERGING_PASSES if own else ()))
 
 
 def activation_bytes(module: Any) -> int:

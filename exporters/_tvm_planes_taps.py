@@ -17,9 +17,6 @@ from exporters._tvm_tir import Writer
 ROWS = 4
 """Of a depthwise tile."""
 
-HIGH = 5
-"""Rows of an image, by those that are begun in vain, from which on to go down its columns."""
-
 Store = Callable[[Any, Any, Any], None]
 
 
@@ -79,11 +76,9 @@ class Taps:
 
 
 class Depthwise:
-    """The sums of one channel's window: tile by tile, or down the columns of a high image.
+    """The sums of one channel's window, some rows of a vector at once.
 
-    A tile holds some rows of one vector; input rows are read once in it, for all output rows that
-    they are part of. Down a column they are read once altogether, and the sums of the rows below
-    are carried on, but those that are begun at the end are in vain.
+    Input rows are read once in a tile, for all output rows that they are part of.
     """
 
     def __init__(
@@ -104,12 +99,7 @@ class Depthwise:
             source: buffer, offset of the first tap of the first row, pitch.
         """
         rows, length = shape
-        ahead = (self.down - 1) // self.window.stride[0]
-        if self.window.dilation[0] == 1 and rows >= HIGH * ahead:
-            columns(self.w, length, 1, lambda x: self._column(source, x, rows, ahead, store))
-            return
-        step = min(ROWS, rows)
-        w = self.w
+        w, step = self.w, min(ROWS, rows)
 
         def tile(y: Any, count: int) -> None:
             columns(w, length, 1, lambda x: self._tile(source, y, x, count, store))
@@ -139,42 +129,6 @@ class Depthwise:
                     w.store(sums, row * w.lanes, total)
         for row in range(rows):
             store(y + row, x, w.load(sums, row * w.lanes))
-
-    def _column(
-        self, source: tuple[Any, Any, int], x: Any, rows: int, ahead: int, store: Store
-    ) -> None:
-        """``ahead`` sums are begun before it is their row's turn."""
-        w, stride = self.w, self.window.stride[0]
-        image, start, pitch = source
-        at = w.fix(start + x * self.taps.stride)
-        fresh = min(self.down, stride)
-        sums = w.registers(ahead + 1)
-        for row in range(ahead):
-            w.store(sums, row * w.lanes, w.load(self.bias, 0))
-        for row in range(self.down - fresh):
-            self._add(sums, ahead, self.taps.read(image, at + row * pitch), row)
-        with w.loop(rows) as y:
-            w.store(sums, ahead * w.lanes, w.load(self.bias, 0))
-            top = w.fix(at + y * (stride * pitch))
-            for row in range(self.down - fresh, self.down):
-                self._add(sums, ahead + 1, self.taps.read(image, top + row * pitch), row)
-            store(y, x, w.load(sums, 0))
-            for row in range(ahead):
-                w.store(sums, row * w.lanes, w.load(sums, (row + 1) * w.lanes))
-
-    def _add(self, sums: Any, count: int, pixels: list[Any], row: int) -> None:
-        """What an input row gives to the next ``count`` output rows.
-
-        Summed up on its own first: multiply-adds need not wait for those of the row above.
-        """
-        w = self.w
-        for output in range(count):
-            ky = row - output * self.window.stride[0]
-            if ky >= 0:
-                total = pixels[0] * self._weight(ky, 0)
-                for kx, pixel in enumerate(pixels[1:], 1):
-                    total = total + pixel * self._weight(ky, kx)
-                w.store(sums, output * w.lanes, w.load(sums, output * w.lanes) + total)
 
     def _weight(self, ky: int, kx: int) -> Any:
         return self.w.load(self.weights, (ky * self.taps.count + kx) * self.w.lanes)

@@ -100,7 +100,8 @@ class Times:
         self.possible = target.here or timer is not None
         self._timer = timer or here
         version = str(require("tvm", extra="tvm").__version__)
-        code = " ".join((*target.features, *_tvm_build.SLOW_PASSES))
+        passes = (*_tvm_build.SLOW_PASSES, *_tvm_build.MERGING_PASSES)
+        code = " ".join((*target.features, *passes))
         name = sha256_text([target.text, where, version, code])[:16]
         self.folder: Path = cache_dir("tvm-kernels") / name
         self._path = self.folder.with_suffix(".json")

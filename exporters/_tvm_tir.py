@@ -14,7 +14,11 @@ from typing import Any
 from harness.extras import require
 
 ON_STACK = {"disable_lower_builtin": True}
-"""Annotation of a buffer: no call to TVM's runtime allocates it. LLVM then makes it registers."""
+"""Annotation of a buffer: it lies on the stack, where LLVM makes registers of it, and no call to
+TVM's runtime allocates it. `_tvm_build` leaves out the pass that would take it away."""
+
+OWN = "detbench.kernel"
+"""Attribute of a function that this module wrote."""
 
 
 class Writer:
@@ -167,7 +171,8 @@ def kernel(name: str, lanes: int, body: Callable[[Writer], None], *, threads: bo
     opaque = 8  # relax.OpPatternKind.kOpaque
     with builder() as writer, tir.prim_func(s_tir=True):
         tir.func_name(name)
-        tir.func_attr({"tirx.noalias": True, "global_symbol": name, "op_pattern": opaque})
+        attributes = {"tirx.noalias": True, "global_symbol": name, "op_pattern": opaque}
+        tir.func_attr({**attributes, OWN: True})
         body(Writer(lanes, threads))
     written = writer.get()
     block = structured.SBlock([], [], [], "root", written.body)

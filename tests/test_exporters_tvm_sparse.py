@@ -21,6 +21,7 @@ from exporters import (
     _tvm_planes_point,
     _tvm_planes_window,
     _tvm_target,
+    _tvm_tir,
 )
 from exporters._tvm_after import Add, Affine, Clip
 from exporters._tvm_planes import Grid, margin, reach, split
@@ -156,6 +157,28 @@ def test_pointwise_kernels_equal_matrix_products(lanes: int) -> None:
     for name, planes in run(functions, calls, lanes).items():
         np.testing.assert_allclose(grid.take(planes), expected, atol=1e-4, err_msg=name)
         assert not outside(planes, grid).any(), name
+
+
+def _sources(module: Any) -> list[str]:
+    own = [module.inspect_source("ll")] if module.kind == "llvm" else []
+    return own + [source for part in module.imports for source in _sources(part)]
+
+
+def test_register_tiles_are_allocated_by_nobody(lanes: int) -> None:
+    grid = Grid(height=6, width=4 * lanes - 1, margin=1, lanes=lanes)
+    point = Point(grid=grid, inputs=20, outputs=12)
+    packed = _tvm_planes_point.pack(normal(0, 12, 20), grid.size, FORMS[1])
+    kernel = _tvm_planes_point.kernel("tile", point, FORMS[1], packed.sizes)
+    target = _tvm_target.resolve("native")
+
+    def allocations(function: Any) -> int:
+        built = _tvm_build.compile_module(tvm.IRModule({"tile": function}), target)
+        (code,) = _sources(built.mod)
+        return code.count("load ptr, ptr @__TVMBackendAllocWorkspace")
+
+    assert allocations(kernel) == 0
+    # other functions keep the pass that moves buffers to memory: TVM's own schedules need it
+    assert allocations(kernel.without_attr(_tvm_tir.OWN)) > 0
 
 
 @pytest.mark.parametrize("inputs", [0, 3])
