@@ -174,20 +174,21 @@ class _FusedWriter:
         """The rows of a strip of a pointwise convolution, as one long row."""
         w, fused, form = self.w, self.fused, self.fused.first_form
         assert form is not None
+        vectors = min(form.vectors, fused.filled // w.lanes)
 
         def tile(x: Any) -> None:
             base = w.fix(self.source_at + x)
-            sums = Sums(w, count, form.vectors)
+            sums = Sums(w, count, vectors)
             channel = w.fix(group * form.rows)
             sums.set(lambda row, _: w.splat(self.bias[channel + row]))
             self.weights.write(sums, self.source, base, group)
             for row in range(count):
-                for vector in range(form.vectors):
+                for vector in range(vectors):
                     value = self.first_after.apply(sums.get(row, vector), 0, channel + row)
                     at = row * fused.scratch_size + w.lanes + x + vector * w.lanes
                     w.store(self.scratch, at, value)
 
-        columns(w, fused.filled, form.vectors, tile)
+        columns(w, fused.filled, vectors, tile)
 
     def _convolve(self, first: Windowed, group: Any, count: int) -> None:
         """The rows of a strip of a convolution with a window."""
@@ -224,17 +225,19 @@ class _FusedWriter:
         w, last, form = self.w, self.fused.last, self.fused.last_form
         grid = last.grid
         full, rest = divmod(last.outputs, form.rows)
+        pixels = self.rows * grid.pitch
+        vectors = min(form.vectors, pixels // w.lanes)
 
         def tile(x: Any) -> None:
             def outputs(group: Any, count: int) -> None:
-                sums = Sums(w, count, form.vectors)
+                sums = Sums(w, count, vectors)
                 channel = w.fix(group * form.rows)
                 sums.set(lambda row, _: w.splat(self.last_bias[channel + row]))
                 self.last.write(sums, self.windowed, x, group)
                 for row in range(count):
                     there = (channel + row) * grid.size + grid.origin + y * grid.pitch + x
                     there = w.fix(there)
-                    for vector in range(form.vectors):
+                    for vector in range(vectors):
                         at = there + vector * w.lanes
                         value = self.after.apply(sums.get(row, vector), at, channel + row)
                         w.store(self.out, at, value)
@@ -244,7 +247,7 @@ class _FusedWriter:
             if rest:
                 outputs(full, rest)
 
-        columns(w, self.rows * grid.pitch, form.vectors, tile)
+        columns(w, pixels, vectors, tile)
 
     def _clear(self, y: Any) -> None:
         """Zeros between the rows of the strip."""

@@ -21,6 +21,7 @@ def columns(w: Writer, length: int, vectors: int, body: Callable[[Any], None]) -
     It holds at least one; the last tile overlaps its neighbour where they do not fit.
     """
     tile = vectors * w.lanes
+    assert tile <= length, f"a tile of {tile} values in {length}"
     with w.loop(ceil_div(length, tile)) as turn:
         x = turn * tile
         body(x if length % tile == 0 else w.fix(w.minimum(x, length - tile)))
