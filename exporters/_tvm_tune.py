@@ -28,6 +28,10 @@ SCHEDULED = "a schedule of MetaSchedule"
 WORTHWHILE = 0.98
 """Of the usual kernel's time: what gains less is not told apart from it."""
 
+SCHEDULES_WORTHWHILE = 0.95
+"""Of all tuned kernels' time without MetaSchedule's schedules. What gains less is not taken: one of
+them in a module takes our kernels' tiles out of registers (`_tvm_build.MERGING_PASSES`)."""
+
 OFF, CACHED, TRIALS = "no", "cached", "trials"
 KERNELS = ("_tvm_conv", "_tvm_fused")
 """What writes the kernels of `Tunables`; a time depends on their code."""
@@ -89,12 +93,7 @@ class Workload(NamedTuple):
         """Which of the finalists won, timed in turns; None where they were not yet."""
         finalists = self.finalists(times)
         seconds = times.in_turns(finalists, measure=measure) if finalists else None
-        if seconds is None:
-            return None
-        best = min(range(len(seconds)), key=seconds.__getitem__)
-        if seconds[best] > WORTHWHILE * seconds[0]:
-            best = 0
-        return Decision(finalists[best], seconds[best], seconds[0], finalists, seconds)
+        return None if seconds is None else decide(finalists, seconds)
 
 
 class Decision(NamedTuple):
@@ -105,6 +104,26 @@ class Decision(NamedTuple):
     usual: float
     finalists: list[Candidate]
     all_seconds: list[float]
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether MetaSchedule's won."""
+        return isinstance(self.winner.kind, Scheduled)
+
+    def own(self) -> Decision:
+        """The same among our own kernels."""
+        pairs = zip(self.finalists, self.all_seconds, strict=True)
+        ours = [seconds for one, seconds in pairs if not isinstance(one.kind, Scheduled)]
+        best = decide(self.finalists[: len(ours)], ours)  # a schedule is the last one
+        return best._replace(finalists=self.finalists, all_seconds=self.all_seconds)
+
+
+def decide(finalists: list[Candidate], seconds: list[float]) -> Decision:
+    """The fastest, or the first one, the usual, where that is hardly slower."""
+    best = min(range(len(seconds)), key=seconds.__getitem__)
+    if seconds[best] > WORTHWHILE * seconds[0]:
+        best = 0
+    return Decision(finalists[best], seconds[best], seconds[0], finalists, seconds)
 
 
 def parse(text: str) -> Budget | None:
@@ -218,10 +237,8 @@ def best_cuts(
 ) -> dict[Hashable, tuple[Any, LayerChoice]]:
     """The cut or schedule of each kernel that was tuned, and a line about it."""
     found: dict[Hashable, tuple[Any, LayerChoice]] = {}
-    for key, workload in workloads.items():
-        decided = workload.decided(times)
-        if decided is None:
-            continue
+    for key, decided in _decisions(tunables, workloads, times).items():
+        workload = workloads[key]
         cut = _cut(decided.winner)
         rivals = ", ".join(
             f"{_words(_cut(one))} {_micro(seconds)} µs"
@@ -244,6 +261,18 @@ def best_cuts(
             ),
         )
     return found
+
+
+def _decisions(
+    tunables: Tunables, workloads: Mapping[Hashable, Workload], times: Times
+) -> dict[Hashable, Decision]:
+    """Of the kernels that were tuned; with schedules only where they gain enough together."""
+    known = {key: workload.decided(times) for key, workload in workloads.items()}
+    found = {key: decided for key, decided in known.items() if decided is not None}
+    ours = {key: decided.own() if decided.scheduled else decided for key, decided in found.items()}
+    before = sum(tunables.calls[key] * decided.seconds for key, decided in ours.items())
+    after = sum(tunables.calls[key] * decided.seconds for key, decided in found.items())
+    return found if after <= SCHEDULES_WORTHWHILE * before else ours
 
 
 def _cut(candidate: Candidate) -> Any:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from exporters import _tvm_choose, _tvm_target, _tvm_time, _tvm_tune
+from exporters._tvm_metaschedule import Scheduled
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times
+from exporters._tvm_tunable import Tunables
 from exporters._tvm_tune import Budget, Workload
 from harness import cli, recipes
 from harness.errors import BadConfig, CellCrashed, ExportFailed
@@ -273,6 +275,28 @@ def test_sparse_forms_beyond_the_usual_ones_are_taken_where_faster(
     untuned = _tvm_choose.choose([layer], Times(native_target))[0]
     assert untuned.form in usual
     assert untuned.record.untuned_us is None
+
+
+@pytest.mark.parametrize(("scheduled", "taken"), [(0.9, True), (0.97, False)])
+def test_schedules_are_taken_only_where_they_gain_enough_together(
+    scheduled: float, taken: bool, times: Callable[..., Times], native_target: CpuTarget
+) -> None:
+    tunables = Tunables(native_target.lanes, native_target.registers)
+    tunables.calls["one"] = 3
+    schedule = Candidate("s", Scheduled(None, None, None), lambda _: None, list)  # type: ignore[arg-type]  # not compiled
+    ours = workload("one", 1, 2).candidates
+    decided = _tvm_tune.decide([*ours, schedule], [1.0, 0.99, scheduled])
+    assert decided.scheduled
+
+    class Decided:
+        def decided(self, _: Times) -> _tvm_tune.Decision:
+            return decided
+
+    found = _tvm_tune._decisions(tunables, {"one": Decided()}, times(Clock()))  # type: ignore[dict-item]  # all that it asks
+    assert found["one"].scheduled is taken
+    if not taken:  # 1 % is not told apart from the usual kernel
+        assert found["one"].winner == ours[0]
+    assert found["one"].finalists[-1] is schedule
 
 
 @pytest.mark.slow
