@@ -279,7 +279,7 @@ def _shard(folder: Path, pictures: str, indices: range, orders: Any) -> None:
         orders.send(True)
 
 
-def pipeline(folder: Path, images: int = 64, turns: int = 9) -> bool:
+def pipeline(folder: Path, images: int = 64, turns: int = 25) -> bool:
     """The artifact in ``folder``, by wall time."""
     from harness.datasets.shapes import Shapes
     from harness.datasets.writers import write_coco

@@ -26,7 +26,9 @@ Indices = NDArray[np.int64]
 AHEAD = 16
 """Boxes that are tried first, as a multiple of the survivors that are wanted."""
 BLOCK = 64
-"""Boxes of a class that are compared with each other at once."""
+"""Boxes of a crowded class that are compared with each other at once."""
+FEW = 256
+"""Boxes of a class up to which it is suppressed together with others."""
 
 
 def hard(boxes: Boxes, labels: Indices, decoding: Decoding) -> Indices:
@@ -92,15 +94,58 @@ def soft(
 
 
 def _survivors(boxes: Boxes, labels: Indices, decoding: Decoding) -> Indices:
-    """Survivors of all classes, ascending."""
-    grouped = np.argsort(labels, kind="stable")  # each class's boxes in a row, best first
-    ends = [0, *(np.flatnonzero(np.diff(labels[grouped])) + 1).tolist(), len(grouped)]
-    reach, areas = _sides(boxes[grouped])
+    """Survivors of all classes, ascending: classes of few boxes together, the others one by one."""
+    many = np.flatnonzero(np.bincount(labels) > FEW)
+    few = np.flatnonzero(~np.isin(labels, many))
     kept = [np.zeros(0, np.int64)]
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is no overlap: not above any
-        for one in map(slice, ends, ends[1:]):
-            kept.append(grouped[one][_of_class(reach[:, one], areas[one], decoding)])
+        if few.size:
+            kept.append(few[_together(boxes[few], labels[few], decoding)])
+        for label in many:
+            own = np.flatnonzero(labels == label)
+            kept.append(own[_of_class(*_sides(boxes[own]), decoding)])
     return np.sort(np.concatenate(kept))
+
+
+def _together(boxes: Boxes, labels: Indices, decoding: Decoding) -> Indices:
+    """Survivors of classes that fit into one table, a round for all of them at once.
+
+    In each round the first box of every class that is still there stays, and clears those that
+    overlap it too much.
+    """
+    table = _by_class(boxes, labels, np.ones(len(boxes), np.float32))
+    alive, kept = table.score > 0, []
+    for _ in range(decoding.max_per_class or alive.shape[1]):
+        first = alive.argmax(axis=1)
+        ahead = alive[np.arange(len(first)), first]
+        if not ahead.all():  # the other classes have ended
+            table, alive, first = table.rows(np.flatnonzero(ahead)), alive[ahead], first[ahead]
+            if not len(first):
+                break
+        row, settled = np.arange(len(first)), first.min()
+        table, alive, first = table.behind(settled), alive[:, settled:], first - settled
+        kept.append(table.place[row, first])
+        near = np.minimum(table.reach, table.reach[:, row, first][..., None])
+        alive &= ~_clash(near, table.area, table.area[row, first][:, None], decoding)
+        alive[row, first] = False
+    return np.concatenate(kept)
+
+
+def _clash(near: Boxes, areas: Boxes, others: Boxes, decoding: Decoding) -> NDArray[np.bool_]:
+    """Whether pairs of boxes overlap too much.
+
+    Args:
+        near: ``(4, …)`` minimum of the two boxes' `_sides`.
+        areas, others: of the two, ``(…)`` or what broadcasts to it.
+    """
+    sides = near[:2] + near[2:]
+    np.maximum(sides, 0.0, out=sides)
+    inter = sides[0] * sides[1]
+    union = areas + others
+    union -= inter
+    union += decoding.iou_epsilon
+    inter /= union
+    return np.asarray(inter > decoding.iou_threshold)
 
 
 def _of_class(reach: Boxes, areas: Boxes, decoding: Decoding) -> Indices:
@@ -110,14 +155,7 @@ def _of_class(reach: Boxes, areas: Boxes, decoding: Decoding) -> Indices:
 
     def clash(rows: Indices, columns: Indices | slice) -> NDArray[np.bool_]:
         near = np.minimum(reach[:, rows, None], reach[:, None, columns])
-        sides = near[:2] + near[2:]
-        np.maximum(sides, 0.0, out=sides)
-        inter = sides[0] * sides[1]
-        union = areas[rows, None] + areas[columns]
-        union -= inter
-        union += decoding.iou_epsilon
-        inter /= union
-        return np.asarray(inter > decoding.iou_threshold)
+        return _clash(near, areas[columns], areas[rows, None], decoding)
 
     for start in range(0, len(areas), BLOCK):
         block = start + np.flatnonzero(~gone[start : start + BLOCK])
@@ -166,6 +204,10 @@ class _Table(NamedTuple):
         return _Table(
             self.place[chosen], self.score[chosen], self.reach[:, chosen], self.area[chosen]
         )
+
+    def behind(self, column: int) -> _Table:
+        """The columns from ``column`` on."""
+        return _Table(*(part[..., column:] for part in self))
 
 
 def _by_class(boxes: Boxes, labels: Indices, scores: NDArray[np.float32]) -> _Table:
