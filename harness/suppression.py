@@ -207,7 +207,12 @@ class _Table(NamedTuple):
 
     def behind(self, column: int) -> _Table:
         """The columns from ``column`` on."""
-        return _Table(*(part[..., column:] for part in self))
+        return _Table(
+            self.place[:, column:],
+            self.score[:, column:],
+            self.reach[..., column:],
+            self.area[:, column:],
+        )
 
 
 def _by_class(boxes: Boxes, labels: Indices, scores: NDArray[np.float32]) -> _Table:
