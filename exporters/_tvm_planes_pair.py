@@ -13,7 +13,7 @@ from typing import Any
 from exporters import _tvm_tir
 from exporters._tvm_after import Clip, Epilogue
 from exporters._tvm_planes_point import Form, Point, Sums, Weights
-from exporters._tvm_planes_tir import zeros
+from exporters._tvm_planes_tir import gaps, zeros
 from exporters._tvm_planes_window import Windowed, Windows
 from exporters._tvm_tiles import PARALLEL_MACS, TASKS, ceil_div
 
@@ -113,6 +113,5 @@ class _PairWriter(Windows):
         """Zeros between the rows of an expanded plane, and behind the last one."""
         w, grid = self.w, self.pair.first.grid
         start = w.fix(number * grid.size + grid.origin)
-        with w.loop(grid.height) as y, w.loop(grid.margin) as x:
-            w.store_one(self.image, start + y * grid.pitch + grid.width + x, w.zero)
+        gaps(w, self.image, start, grid)
         w.store(self.image, start + grid.span, w.splat(0.0))

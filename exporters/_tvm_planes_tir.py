@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from exporters._tvm_planes import Grid
 from exporters._tvm_tiles import ceil_div
 from exporters._tvm_tir import Writer
 
@@ -25,3 +26,9 @@ def columns(w: Writer, length: int, vectors: int, body: Callable[[Any], None]) -
     with w.loop(ceil_div(length, tile)) as turn:
         x = turn * tile
         body(x if length % tile == 0 else w.fix(w.minimum(x, length - tile)))
+
+
+def gaps(w: Writer, buffer: Any, first: Any, grid: Grid) -> None:
+    """Zeros between the rows of a plane whose first pixel is at ``first``, and behind the last."""
+    with w.loop(grid.height) as y, w.loop(grid.margin) as x:
+        w.store_one(buffer, first + y * grid.pitch + grid.width + x, w.zero)

@@ -18,7 +18,7 @@ from exporters import _tvm_tir
 from exporters._tvm_after import After, Epilogue
 from exporters._tvm_planes import Grid, reach
 from exporters._tvm_planes_taps import Depthwise, Taps
-from exporters._tvm_planes_tir import columns, zeros
+from exporters._tvm_planes_tir import columns, gaps, zeros
 from exporters._tvm_tiles import PARALLEL_MACS, TASKS, Window, ceil_div
 
 STRIDES = (1, 2)
@@ -189,9 +189,7 @@ class Windows:
             w.store_one(self.out, plane + end + lane, w.zero)
         zeros(w, self.out, plane + end + left, grid.size - end - left)
         if self.layer.zeroed:
-            with w.loop(grid.height) as y, w.loop(grid.margin) as x:
-                at = plane + grid.origin + y * grid.pitch + grid.width + x
-                w.store_one(self.out, at, w.zero)
+            gaps(w, self.out, plane + grid.origin, grid)
 
 
 class _Depthwise(Windows):

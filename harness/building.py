@@ -94,9 +94,10 @@ def _supplies(
     request: ExportRequest, passes: Callable[[], Iterator[NDArray[np.float32]]]
 ) -> recipes.Supplies:
     """What the recipes of an export may draw on."""
-    training = training_images.given(request.training) if request.training else None
+    training = None
     identity = [calibration.digest(request.calibration)]
-    if request.training and training:
+    if request.training:
+        training = training_images.given(request.training)
         identity += [training_images.digest(request.training), str(training.match_iou)]
     return recipes.Supplies(
         calibration=passes,

@@ -22,14 +22,7 @@ from harness.config import Calibration, Matrix
 from harness.datasets import open_dataset
 from harness.errors import BadConfig, MissingExtra
 from harness.extras import installed
-from harness.interfaces import (
-    EXPORTERS,
-    MODELS,
-    RUNNERS,
-    Exporter,
-    Runner,
-    RunOptions,
-)
+from harness.interfaces import EXPORTERS, MODELS, RUNNERS, Exporter, Runner, RunOptions
 from harness.provenance import EXPORT_SOURCES, MEASURE_SOURCES, source_digest, versions
 from harness.records import Cell, Options
 from harness.registry import ROOT

@@ -44,8 +44,9 @@ def resolve(matrix: Matrix, weights: Weights) -> Training:
 
 def given(training: Training) -> TrainingImages:
     """What `resolve` found, as recipes are given it."""
-    least = MATCH_IOU if training.match_iou is None else training.match_iou
-    return TrainingImages(str(training.data), training.images, least)
+    assert training.data is not None  # `resolve` leaves neither open
+    assert training.match_iou is not None
+    return TrainingImages(training.data, training.images, training.match_iou)
 
 
 @functools.cache

@@ -129,12 +129,16 @@ def test_a_training_is_done_once_and_leaves_no_state(
         assert value.equal(again.state_dict()[name])
 
 
-def test_qat_leaves_weights_on_the_grid_that_exporters_find(
-    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
-) -> None:
-    supplies = recipes.Supplies(
+@pytest.fixture
+def supplies(painted: str, tiny_calibration: Any) -> recipes.Supplies:
+    return recipes.Supplies(
         training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
     )
+
+
+def test_qat_leaves_weights_on_the_grid_that_exporters_find(
+    tiny_spec: ModelSpec, supplies: recipes.Supplies
+) -> None:
     network, said = recipes.parse(f"prune:0.5+fold+qat:{TRAINED}").apply(
         tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
     )
@@ -154,11 +158,8 @@ def test_qat_leaves_weights_on_the_grid_that_exporters_find(
 
 
 def test_qat_for_four_bits_is_what_quantsim_of_four_bits_scores(
-    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
+    tiny_spec: ModelSpec, supplies: recipes.Supplies
 ) -> None:
-    supplies = recipes.Supplies(
-        training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
-    )
     network, said = recipes.parse(f"fold+qat:{TRAINED},weights=4").apply(
         tiny_spec, copy.deepcopy(tiny_spec.build()), supplies
     )
@@ -174,12 +175,7 @@ def test_qat_for_four_bits_is_what_quantsim_of_four_bits_scores(
         recipes.parse("fold+qat:64,weights=9")
 
 
-def test_qat_asks_for_folded_batch_norms(
-    painted: str, tiny_spec: ModelSpec, tiny_calibration: Any
-) -> None:
-    supplies = recipes.Supplies(
-        training=TrainingImages(painted, None, 0.5), calibration=tiny_calibration
-    )
+def test_qat_asks_for_folded_batch_norms(tiny_spec: ModelSpec, supplies: recipes.Supplies) -> None:
     network = tiny_spec.build()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(Unsupported, match=r"fold them before, as fold\+qat"):

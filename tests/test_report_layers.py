@@ -9,6 +9,7 @@ import msgspec
 from harness.records import LayerChoice
 from harness.report.join import Joined, join
 from harness.report.layers import layers_table
+from harness.report.tables import Table, Value
 from tests.report_runs import made_up_run
 
 LAYERS = (
@@ -51,10 +52,14 @@ def joined_with(layers: tuple[LayerChoice, ...]) -> Joined:
     return join([dataclasses.replace(run, artifacts=artifacts)])
 
 
-def test_each_layer_of_each_export_is_one_line_the_slowest_first() -> None:
-    table = layers_table(joined_with(LAYERS))
+def lines_of(table: Table) -> list[dict[str, Value]]:
+    """Each line's values by the key of their column."""
     keys = [column.key for column in table.columns]
-    lines = [dict(zip(keys, line.values, strict=True)) for line in table.lines]
+    return [dict(zip(keys, line.values, strict=True)) for line in table.lines]
+
+
+def test_each_layer_of_each_export_is_one_line_the_slowest_first() -> None:
+    lines = lines_of(layers_table(joined_with(LAYERS)))
     places = ["16→96 at 150×150", "96→576 at 19×19", "24→144 at 75×75"]
     assert [line["layer"].text for line in lines] == places * 2
     slow, fast, older = lines[:3]
@@ -81,19 +86,12 @@ def test_a_tuned_layer_is_listed_before_and_after() -> None:
         chosen_us=800.0,
         untuned_us=1000.0,
     )
-    table = layers_table(joined_with((tuned,)))
-    keys = [column.key for column in table.columns]
-    assert not {"dense", "sparse", "gain", "kbytes", "intensity"} & set(keys)
-    line = dict(zip(keys, table.lines[0].values, strict=True))
+    line = lines_of(layers_table(joined_with((tuned,))))[0]
+    assert not {"dense", "sparse", "gain", "kbytes", "intensity"} & line.keys()
     assert [line[key].text for key in ("untuned", "tuned", "tuning")] == ["1,000", "800", "1.25"]
-    both = layers_table(joined_with((tuned, *LAYERS)))
-    keys = [column.key for column in both.columns]
-    assert {"dense", "sparse", "gain", "untuned", "tuned", "tuning"} <= set(keys)
-    plain = next(
-        line
-        for line in (dict(zip(keys, one.values, strict=True)) for one in both.lines)
-        if line["layer"].text == LAYERS[0].layer
-    )
+    both = lines_of(layers_table(joined_with((tuned, *LAYERS))))
+    assert {"dense", "sparse", "gain", "untuned", "tuned", "tuning"} <= both[0].keys()
+    plain = next(line for line in both if line["layer"].text == LAYERS[0].layer)
     assert plain["tuning"].note == "not tuned"
 
 
