@@ -323,7 +323,7 @@ def _convert(commands: Commands) -> None:
 
 def _train(commands: Commands) -> None:
     parser = _add(commands, "train", "train", "Train a model and write a checkpoint.")
-    parser.add_argument("model", help="name or name:key=value")
+    parser.add_argument("model", nargs="?", help="name or name:key=value")
     parser.add_argument("-o", "--output", type=Path, help="folder of the training")
     parser.add_argument("--data", metavar="voc:/path:train", help="what to learn; default: shapes")
     parser.add_argument("--val", metavar="voc:/path:val", help="what is held out to score on")

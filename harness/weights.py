@@ -71,7 +71,8 @@ def _published(model: str, entry: PublishedWeights, labels: Path | None) -> Weig
             f"weights {entry.name} are not in the cache, or are damaged: run "
             f" detbench fetch weights {entry.name}"
         )
-    names = read_labels(labels) if labels else entry.labels
+    known = {"labels": list(entry.labels)}
+    names = _renamed(known, entry.path, labels) if labels else entry.labels
     return Weights(entry.path, sha256_file(entry.path), names, f"published:{entry.name}")
 
 

@@ -123,6 +123,7 @@ def test_every_command_explains_itself(command: str, ask: Callable[..., Said]) -
         (["run", "--models", "/nowhere.yaml"], "model /nowhere.yaml cannot be read"),
         (["list", "runners", "--profile"], "only models have a profile"),
         (["train", "mb2_ssd_lite"], "no folder to write to: give one with -o"),
+        (["train", "-o", "/nowhere"], "no model to train: name one"),
         (["list", "models", "--plugin", "/nowhere.py"], "/nowhere.py is not a Python file"),
         (["export", "mb2_ssd_lite", "onnx_float", "-o", __file__], "is a file: give a new folder"),
         pytest.param(

@@ -39,6 +39,8 @@ def train(options: argparse.Namespace) -> int:
         width = max(len(name) for name in known)
         print("\n".join(f"{name:<{width}}  {default}" for name, default in known.items()))
         return 0
+    if options.model is None:
+        raise BadConfig("no model to train: name one, as  detbench list models  shows them")
     if options.output is None:
         raise BadConfig("no folder to write to: give one with -o")
     for plugin in options.plugin:
