@@ -21,7 +21,7 @@ from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times, code_digest
 from exporters._tvm_tune import Budget, Decision, Workload, search
 from harness.cache import sha256_text
-from harness.records import LayerChoice
+from harness.layer_records import LayerChoice
 
 ALWAYS_DENSE = 0.7
 """Density above which no sparse kernel was ever the faster one."""

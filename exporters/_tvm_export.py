@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from exporters import _tvm_board, _tvm_build, _tvm_target, _tvm_time, _tvm_tune
+from exporters._tvm_shown import Lowered
 from harness.extras import require
 from harness.interfaces import Exported, Exporter, ExportJob
-from harness.records import LayerChoice, ModelSpec, Options, Scalar, TensorSpec
+from harness.layer_records import LayerChoice
+from harness.records import ModelSpec, Options, Scalar, TensorSpec
 
 LIBRARY = "model.so"
 
@@ -59,7 +61,7 @@ class TvmExporter(Exporter):
 
 def build(
     job: ExportJob,
-    lowered: Any,
+    lowered: Lowered,
     shapes: Sequence[tuple[int, ...]],
     target: _tvm_target.CpuTarget,
     notes: Sequence[str],
@@ -68,7 +70,7 @@ def build(
     """Compile a lowered module and describe it. Raises ExportFailed."""
     tvm = require("tvm", extra="tvm")
     llvm = require("tvm.target.codegen", extra="tvm")
-    found = _tvm_build.build(lowered, target, job.folder / LIBRARY)
+    found = _tvm_build.build(lowered.module, target, job.folder / LIBRARY)
     image = job.spec.image
     return Exported(
         files=(LIBRARY,),
@@ -94,6 +96,7 @@ def build(
         },
         notes=(f"target {target.text}", *notes),
         layers=layers,
+        layer_outputs=lowered.outputs,
     )
 
 

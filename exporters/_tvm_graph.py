@@ -21,6 +21,9 @@ from exporters._tvm_after import Add, Affine, After, Clip
 from exporters._tvm_tiles import Window
 from harness.extras import require
 
+NAMES = "detbench_layers"
+"""Attribute of an imported function: the names of its convolutions, in order."""
+
 Doubles = NDArray[np.float64]
 
 
@@ -36,6 +39,7 @@ class Step:
         weight: (out, in / groups, kh, kw); like ``bias`` (out,), float64 until it is packed.
         after: what follows the sums, each with the variable or the (scale, shift) that it needs.
         first: of a depthwise convolution or a pool, the convolution that it alone reads.
+        layer: name of a convolution in the network; empty where it is not known.
     """
 
     kind: Literal["conv", "pool", "values", "relax"]
@@ -49,6 +53,7 @@ class Step:
     bias: Doubles = field(default_factory=lambda: np.zeros(0))
     after: list[tuple[After, Any]] = field(default_factory=list)
     first: Step | None = None
+    layer: str = ""
 
     @property
     def depthwise(self) -> bool:
@@ -89,6 +94,7 @@ class Reader:
         self._constants: dict[Any, NDArray[Any]] = {}
         self._norms: dict[Any, Any] = {}
         self._producer: dict[Any, Step] = {}
+        self._layers = iter([str(name) for name in (function.attrs or {}).get(NAMES, ())])
         bindings = [b for block in function.body.blocks for b in block.bindings]
         self._uses = self._count([*(b.value for b in bindings), self.result])
         for binding in bindings:
@@ -184,6 +190,7 @@ class Reader:
                 self.steps.remove(before)
 
     def _read_conv2d(self, var: Any, expr: Any) -> bool:
+        layer = next(self._layers, "")
         weight = self.constant(expr.args[1])
         attrs, source = expr.attrs, expr.args[0]
         layouts = (str(attrs.data_layout), str(attrs.kernel_layout))
@@ -210,6 +217,7 @@ class Reader:
                 groups=int(attrs.groups),
                 weight=weight.astype(np.float64),
                 bias=np.zeros(weight.shape[0]),
+                layer=layer,
             )
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exporters._tvm_graph import NAMES
 from harness.errors import ExportFailed
 from harness.extras import require
 from harness.interfaces import ExportJob
@@ -34,4 +35,16 @@ def to_relax(job: ExportJob) -> Any:
             f"{job.spec.name} cannot be imported into TVM: {type(error).__name__}: {reason[0]}"
         ) from error
     passes = require("tvm.relax.transform", extra="tvm")
-    return passes.DeadCodeElimination()(passes.CanonicalizeBindings()(module))
+    module = passes.DeadCodeElimination()(passes.CanonicalizeBindings()(module))
+    module["main"] = module["main"].with_attr(NAMES, layer_names(program))
+    return module
+
+
+def layer_names(program: Any) -> list[str]:
+    """Names that the convolutions of an exported program have in the network, in order."""
+    found = []
+    for node in program.graph.nodes:
+        if node.op == "call_function" and "aten.conv2d" in str(node.target):
+            stack = node.meta.get("nn_module_stack") or {"": ("",)}
+            found.append(str(list(stack.values())[-1][0]))
+    return found

@@ -8,7 +8,6 @@ ones run on the blocked buffer as it is. Conversions are written where the two m
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from exporters import (
     _tvm_conv,
     _tvm_conv_tile,
     _tvm_depthwise,
+    _tvm_fallback,
     _tvm_fused,
     _tvm_layout,
     _tvm_metaschedule,
@@ -29,6 +29,7 @@ from exporters import (
 from exporters._tvm_after import Add, Affine
 from exporters._tvm_graph import Reader, Step, shape_of
 from exporters._tvm_metaschedule import Scheduled
+from exporters._tvm_shown import Layout, Lowered, Shown
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_tiles import ceil_div
 from exporters._tvm_tunable import Tunables
@@ -60,12 +61,9 @@ class Blocked:
         return self.height * self.width
 
 
-def lower(
-    module: Any, target: CpuTarget, tunables: Tunables | None = None
-) -> tuple[Any, tuple[str, ...]]:
-    """``module`` with its convolutions as kernels for ``target``, and what was done, in words."""
-    lowering = Lowering(module, target, tunables)
-    return lowering.module, lowering.notes()
+def lower(module: Any, target: CpuTarget, tunables: Tunables | None = None) -> Lowered:
+    """``module`` with its convolutions as kernels for ``target``."""
+    return Lowering(module, target, tunables).lowered()
 
 
 class Lowering:
@@ -84,6 +82,7 @@ class Lowering:
         self._values: dict[Any, Any] = {}
         self._used: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
+        self._shown = Shown()
         function = module["main"]
         self._reader = Reader(function)
         (image,) = function.params
@@ -98,6 +97,10 @@ class Lowering:
                 result = self._builder.emit_output(self._plain_expr(self._reader.result))
             self._builder.emit_func_output(result)
         self.module = self._builder.get()
+
+    def lowered(self) -> Lowered:
+        """The result, with notes and the places of layers."""
+        return Lowered(self.module, self.notes(), tuple(self._shown.outputs))
 
     def notes(self) -> tuple[str, ...]:
         """Which kernels were used, and which operators TVM lowers itself."""
@@ -229,47 +232,40 @@ class Lowering:
         arguments: list[Any],
         write: Callable[[str], Any],
     ) -> Blocked:
-        """Call a kernel; equal layers share one function."""
         _, channels, height, width = shape_of(step.out)
-        name = f"{kind.replace(' ', '_')}_{step.channels[0]}_{channels}_{height}x{width}"
-        self._used[kind] += 1
-        function = self._function(key, name, write)
+        layout = Layout(width, height * width, self._lanes)
         size = self._size(channels, height * width)
-        return Blocked(self._call_tir(function, arguments, size), channels, height, width)
+        made = self._kernel(step, kind, (key, write), arguments, layout, size)
+        return Blocked(made, channels, height, width)
+
+    def _kernel(
+        self,
+        step: Step,
+        kind: str,
+        kernel: tuple[Hashable, Callable[[str], Any]],
+        arguments: list[Any],
+        layout: Layout,
+        size: int,
+    ) -> Any:
+        """Call a kernel, (key, how it is written); those of one key are one function."""
+        _, channels, height, width = shape_of(step.out)
+        words = kind.replace(",", "").replace(" ", "_")
+        name = f"{words}_{step.channels[0]}_{channels}_{height}x{width}"
+        self._used[kind] += 1
+        function = self._function(kernel[0], name, kernel[1])
+        adds = [self._values[needs] for after, needs in step.after if isinstance(after, Add)]
+        added = getattr(adds[0], "var", None) if adds else None
+        self._shown.call(step, str(function.name_hint), arguments, added, layout)
+        return self._call_tir(function, arguments, size)
 
     def _pad(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """One value per channel, up to whole vectors."""
         return np.pad(values, (0, -len(values) % self._lanes))
 
     def _grouped(self, step: Step) -> Any:
-        """A convolution that no kernel knows, by TVM itself, with all that was folded into it."""
-        op, relax = self._relax.op, self._relax
-
-        def constant(values: NDArray[Any], *shape: int) -> Any:
-            return relax.const(values.astype(np.float32).reshape(shape))
-
-        value = op.nn.conv2d(
-            self._plain(step.source),
-            constant(step.weight, *step.weight.shape),
-            strides=step.window.stride,
-            padding=step.window.padding,
-            dilation=step.window.dilation,
-            groups=step.groups,
-        )
-        value = op.add(self._builder.emit(value), constant(step.bias, 1, -1, 1, 1))
-        for after, needs in step.after:
-            if isinstance(after, Add):
-                value = op.add(self._builder.emit(value), self._plain(needs))
-            elif isinstance(after, Affine):
-                scale, shift = (constant(values, 1, -1, 1, 1) for values in needs)
-                value = op.multiply(self._builder.emit(value), scale)
-                value = op.add(self._builder.emit(value), shift)
-            else:
-                low, high = after.low, after.high
-                low, high = (-math.inf if low is None else low, math.inf if high is None else high)
-                value = op.clip(self._builder.emit(value), low, high)
+        """A convolution that no kernel knows, by TVM itself."""
         self._left["grouped convolution"] += 1
-        return self._builder.emit(value)
+        return _tvm_fallback.convolution(step, self._builder.emit, self._plain)
 
     def _other(self, step: Step) -> Any:
         """Any other operator: to rows for a head, on blocked values where it may, else plain."""

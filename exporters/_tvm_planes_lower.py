@@ -29,6 +29,7 @@ from exporters._tvm_planes_pair import Pair
 from exporters._tvm_planes_point import Form, Point
 from exporters._tvm_planes_strip import Fused
 from exporters._tvm_planes_window import Windowed
+from exporters._tvm_shown import Layout, Lowered
 from exporters._tvm_target import CpuTarget
 
 WIDEST_MARGIN = 3
@@ -139,10 +140,9 @@ def layers(module: Any, target: CpuTarget) -> list[Layer]:
     return list(Network(Reader(module["main"]), target.lanes).layers())
 
 
-def lower(module: Any, target: CpuTarget, forms: Mapping[int, Form]) -> tuple[Any, tuple[str, ...]]:
-    """``module`` on planes, its pointwise convolutions in ``forms`` by number; notes in words."""
-    lowering = _PlanesLowering(module, target, forms)
-    return lowering.module, lowering.notes()
+def lower(module: Any, target: CpuTarget, forms: Mapping[int, Form]) -> Lowered:
+    """``module`` on planes, its pointwise convolutions in ``forms`` by number."""
+    return _PlanesLowering(module, target, forms).lowered()
 
 
 class _PlanesLowering(Lowering):
@@ -292,13 +292,12 @@ class _PlanesLowering(Lowering):
         arguments: list[Any],
         write: Callable[[str], Any],
     ) -> Planes:
-        _, channels, height, width = shape_of(step.out)
-        grid = self._network.grid(step.out)
-        words = kind.replace(",", "").replace(" ", "_")
-        name = f"{words}_{step.channels[0]}_{channels}_{height}x{width}"
-        self._used[kind] += 1
-        function = self._function(key, name, write)
-        return Planes(self._call_tir(function, arguments, channels * grid.size), channels, grid)
+        channels, grid = shape_of(step.out)[1], self._network.grid(step.out)
+        layout = Layout(grid.pitch, grid.size, offset=grid.origin)
+        size = channels * grid.size
+        return Planes(
+            self._kernel(step, kind, (key, write), arguments, layout, size), channels, grid
+        )
 
     def _planes(self, var: Any) -> Planes:
         """The value of a four-dimensional variable in planes; converts any other, once."""

@@ -20,8 +20,8 @@ from exporters._tvm_time import Candidate, Times, code_digest
 from exporters._tvm_tunable import Tunables
 from harness.cache import sha256_text
 from harness.errors import BadConfig, ExportFailed
+from harness.layer_records import LayerChoice
 from harness.progress import clock
-from harness.records import LayerChoice
 from harness.units import parse_seconds
 
 SCHEDULED = "a schedule of MetaSchedule"

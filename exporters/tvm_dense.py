@@ -19,7 +19,8 @@ from exporters import (
 from exporters._tvm_tunable import Tunables
 from harness.errors import BadConfig
 from harness.interfaces import EXPORTERS, Exported, ExportJob
-from harness.records import LayerChoice, ModelSpec, Scalar
+from harness.layer_records import LayerChoice
+from harness.records import ModelSpec, Scalar
 
 
 @EXPORTERS.register
@@ -43,7 +44,8 @@ class TvmDense(_tvm_export.TvmExporter):
         module = _tvm_import.to_relax(job)
         shapes = _tvm_export.output_shapes(module)
         tunables = Tunables(target.lanes, target.registers)
-        lowered, notes = _tvm_lower.lower(module, target, tunables)
+        lowered = _tvm_lower.lower(module, target, tunables)
+        notes = lowered.notes
         layers: tuple[LayerChoice, ...] = ()
         times = _tvm_export.times(job, target)
         budget = _tvm_tune.budget_for(str(job.options["tune"]), times)
@@ -53,7 +55,7 @@ class TvmDense(_tvm_export.TvmExporter):
             best = _tvm_tune.best_cuts(tunables, workloads, times)
             cuts = {key: cut for key, (cut, _) in best.items()}
             tunables = Tunables(target.lanes, target.registers, cuts)
-            lowered, notes = _tvm_lower.lower(module, target, tunables)
+            lowered = _tvm_lower.lower(module, target, tunables)
             layers = tuple(layer for _, layer in best.values())
-            notes = (*notes, _tvm_tune.said(layers, len(workloads)))
+            notes = (*lowered.notes, _tvm_tune.said(layers, len(workloads)))
         return _tvm_export.build(job, lowered, shapes, target, notes, layers)

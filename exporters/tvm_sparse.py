@@ -37,9 +37,9 @@ class TvmSparse(_tvm_export.TvmExporter):
         pointwise = _tvm_planes_lower.layers(module, target)
         chosen = _tvm_choose.choose(pointwise, times, budget)
         forms = {number: choice.form for number, choice in chosen.items()}
-        module, notes = _tvm_planes_lower.lower(module, target, forms)
+        lowered = _tvm_planes_lower.lower(module, target, forms)
         layers = tuple(choice.record for choice in chosen.values())
         dense = sum(not choice.form.sparse for choice in chosen.values())
         count = f"{len(layers) - dense} of {len(layers)} pointwise convolutions are sparse"
-        notes = (*notes, count, *([_tvm_tune.said(layers, len(layers))] if budget else []))
-        return _tvm_export.build(job, module, shapes, target, notes, layers)
+        notes = (*lowered.notes, count, *([_tvm_tune.said(layers, len(layers))] if budget else []))
+        return _tvm_export.build(job, lowered, shapes, target, notes, layers)

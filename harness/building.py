@@ -193,5 +193,6 @@ def _manifest(
         notes=(*done, *exported.notes),
         output_kind=exported.output_kind,
         layers=exported.layers,
+        layer_outputs=exported.layer_outputs,
         cost=cost_of(spec),
     )

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import Unsupported
+from harness.layer_records import LayerChoice, LayerOutput
 from harness.records import (
     Artifact,
     Decoding,
-    LayerChoice,
     ModelSpec,
     Options,
     OutputKind,
@@ -180,7 +180,8 @@ class Exported:
 
     ``format`` is set only where an option makes another format than the exporter's own,
     ``decoding`` only where decoding inside the file follows other rules than the model's,
-    ``layers`` only where the exporter chose between kernels layer by layer.
+    ``layers`` only where the exporter chose between kernels layer by layer, ``layer_outputs`` only
+    where the file itself does not show its layers.
     """
 
     files: Sequence[str]
@@ -192,6 +193,7 @@ class Exported:
     output_kind: OutputKind = "heads"
     decoding: Decoding | None = None
     layers: tuple[LayerChoice, ...] = ()
+    layer_outputs: tuple[LayerOutput, ...] = ()
 
 
 class Exporter(ABC):

@@ -1,8 +1,8 @@
 """Where an artifact's numbers leave the float network's: layer by layer, on the same images.
 
-A layer is a convolution with the activation that runtimes compute together with it. An artifact's
-manifest says which tensor of its file holds each layer's output (``layer_tensors``), by the names
-that the layers have in the network; so files of different runtimes are compared name by name.
+A layer is a convolution with the activation that runtimes compute together with it. Runners show
+what it answers (`harness.interfaces.Runner.trace`) by the name that it has in the network and laid
+out alike; so files of different runtimes are compared name by name.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ResultsError
+from harness.layer_records import LayerChoice, LayerOutput
+from harness.record_base import Record as Record
 
 SCHEMA = 1
 Scalar = str | int | float | bool | None
@@ -29,10 +31,6 @@ OutputKind = Literal["heads", "scored_boxes", "detections"]
 """What an artifact answers: see `harness.interfaces.ANSWERS` for the tensors of each."""
 Measure = Literal["accuracy", "latency", "parity", "profile", "sustain"]
 R = TypeVar("R")
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records. Subclasses say ``frozen`` and ``kw_only`` again, to be so themselves."""
 
 
 class ImageSpec(Record, frozen=True, kw_only=True):
@@ -165,28 +163,6 @@ class CalibrationList(Record, frozen=True, kw_only=True):
     pixels: tuple[str, ...] = ()
 
 
-class LayerChoice(Record, frozen=True, kw_only=True):
-    """Which of several kernels an exporter chose for one layer, and why.
-
-    ``sparsity`` is the part of its weights that is zero. Times are at one thread on the machine
-    that exported, or a board; None where they were not measured, which ``reason`` explains.
-    ``macs`` are the multiply-adds of weights that are not zero, ``moved_bytes`` what the chosen
-    kernel has to read and write at least: weights, their places, each activation once. 0 is not
-    known, as in older files.
-    """
-
-    layer: str
-    sparsity: float
-    dense_us: float | None
-    sparse_us: float | None
-    chosen: str
-    reason: str
-    chosen_us: float | None = None
-    untuned_us: float | None = None
-    macs: int = 0
-    moved_bytes: int = 0
-
-
 class Cost(Record, frozen=True, kw_only=True):
     """What one image costs on paper, see `harness.profile`.
 
@@ -235,6 +211,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     output_kind: OutputKind = "heads"
     layers: tuple[LayerChoice, ...] = ()
+    layer_outputs: tuple[LayerOutput, ...] = ()
     cost: Cost | None = None
     schema: int = SCHEMA
 

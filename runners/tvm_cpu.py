@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from harness.interfaces import (
 )
 from harness.records import Artifact
 from runners._profile_tvm import profile
+from runners._trace_tvm import trace
 from runners._tvm_fit import Place, check
 from runners._tvm_runtime import FASTEST_CORES, import_runtime
 
@@ -74,6 +75,22 @@ class TvmCpu(Runner):
         with self.open(artifact, folder, options) as session:
             assert isinstance(session, TvmSession)
             return profile(session.machine, session.run, images, time.perf_counter_ns)
+
+    def trace(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        options: RunOptions,
+        images: Iterable[NDArray[Any]],
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """Of the layers that the manifest has places for."""
+        if not artifact.layer_outputs:
+            raise Unsupported(
+                f"{folder} does not say where its layers' results lie: export it again"
+            )
+        session = self.open(artifact, folder, options)
+        assert isinstance(session, TvmSession)
+        return trace(session.machine, session.run, artifact.layer_outputs, images)
 
 
 class TvmSession(Session):

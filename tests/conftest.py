@@ -208,6 +208,7 @@ def _manifest(exporter: Exporter, exported: Exported, job: ExportJob) -> Artifac
         created_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC).isoformat(),
         export_ns=0,
         layers=tuple(exported.layers),
+        layer_outputs=exported.layer_outputs,
         notes=exported.notes,
         output_kind=exported.output_kind,
     )

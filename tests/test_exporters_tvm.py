@@ -93,7 +93,7 @@ def run_lowered(spec: ModelSpec, network: Any, image: Array, folder: Path) -> tu
     """What the compiled network answers, and the exporter's notes."""
     job = ExportJob(spec=spec, network=network, options={}, calibration=None, folder=folder)
     target = _tvm_target.resolve("native")
-    module, notes = _tvm_lower.lower(_tvm_import.to_relax(job), target)
+    module, notes, _ = _tvm_lower.lower(_tvm_import.to_relax(job), target)
     executable = _tvm_build.compile_module(module, target)
     machine = tvm.relax.VirtualMachine(executable, tvm.cpu())
     return [out.numpy() for out in machine["main"](tvm.runtime.tensor(image))], notes

@@ -283,7 +283,7 @@ def test_a_network_with_fused_blocks(
         )
         for index, layer in enumerate(layers)
     }
-    lowered, notes = _tvm_planes_lower.lower(module, target, forms)
+    lowered, notes, _ = _tvm_planes_lower.lower(module, target, forms)
     assert "1 inverted residual" in notes[0]
     machine = tvm.relax.VirtualMachine(_tvm_build.compile_module(lowered, target), tvm.cpu())
     with torch.no_grad():
@@ -356,7 +356,7 @@ def test_networks_of_other_kinds(
         layer.number: Form(sparse=True, rows=1, vectors=split(layer.point.grid.vectors, 14))
         for layer in _tvm_planes_lower.layers(module, target)
     }
-    lowered, notes = _tvm_planes_lower.lower(module, target, forms)
+    lowered, notes, _ = _tvm_planes_lower.lower(module, target, forms)
     if fused_bytes and kind is Separable:
         assert re.search(r"\d pointwise, depthwise convolution", notes[0])
     machine = tvm.relax.VirtualMachine(_tvm_build.compile_module(lowered, target), tvm.cpu())

@@ -86,7 +86,7 @@ def test_weights_are_fetched_verified_and_found_by_name(cache, monkeypatch, caps
     assert found.labels == one.labels
     names = one.path.with_name("labels.txt")
     names.write_text("background\nhelmet\n")
-    with pytest.raises(BadConfig, match="names 2 classes, .* was trained for 21"):
+    with pytest.raises(BadConfig, match=r"names 2 classes, .* was trained for 21"):
         weights.find("mb2_ssd_lite", {}, one.name, names)
     with pytest.raises(BadCheckpoint, match="those of mb2_ssd_lite, not of the detector mb1_ssd"):
         weights.find("mb1_ssd", {}, one.name, None)

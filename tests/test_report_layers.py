@@ -6,7 +6,7 @@ import dataclasses
 
 import msgspec
 
-from harness.records import LayerChoice
+from harness.layer_records import LayerChoice
 from harness.report.join import Joined, join
 from harness.report.layers import layers_table
 from harness.report.tables import Table, Value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.records import Artifact, LayerChoice
+from harness.layer_records import LayerChoice
+from harness.records import Artifact
 from harness.report.figures import significant
 from harness.report.join import Entry, Joined
 from harness.report.tables import Column, Line, Table, Value, blank, text
