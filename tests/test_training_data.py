@@ -21,7 +21,7 @@ from models.training import Stage, TrainOptions, train
 from models.training.batches import Input, open_feed
 from models.training.parts import part_of
 from models.training.scoring import HeldOut
-from models.training.settle import settle
+from models.training.settle import LEAST_VARIANCE, recount, settle
 from models.training.shipping import read_manifest
 from models.training.starting import start
 from models.training.state import read
@@ -285,6 +285,17 @@ def test_statistics_of_the_result_are_those_of_its_weights(
     assert not norm.training
     settle(frozen, spec, feed, msgspec.structs.replace(options, freeze="base"))
     assert not frozen.base_net[0][1].running_mean.any()
+
+
+def test_a_channel_that_was_silent_is_not_made_loud() -> None:
+    network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3, 1e-5)).eval()
+    images = torch.full((2, 3, 1, 1), -1.0)
+    images[0, :2] = torch.tensor([2.0, 4.0])[:, None, None]
+    recount(network, [network[1]], [images])
+    # of 2 and 0, of 4 and 0, of nothing: sample variances 2, 8 and 0, the median is 2
+    assert network[1].running_var.tolist() == pytest.approx([2.0, 8.0, LEAST_VARIANCE * 2.0])
+    assert network(images)[:, 2].abs().max() == 0
+    assert 1.0 < float(network(torch.ones(1, 3, 1, 1))[0, 2, 0, 0]) < 10.0
 
 
 def test_a_model_that_is_wider_than_high_trains(painted: str, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ from models.training.options import TrainOptions
 from models.training.parts import FROZEN, part_of
 
 BATCH = 16
+LEAST_VARIANCE = 0.01
+"""Of a channel, as part of its layer's median. One that is silent on all images counted (behind a
+ReLU: zero) has none, and dividing by it would make the first image that wakes it a thousand times
+too loud; on the images counted, nothing changes (docs/decisions/0026)."""
 
 
 def settle(network: nn.Module, spec: ModelSpec, feed: Feed, options: TrainOptions) -> None:
@@ -46,7 +50,8 @@ def recount(network: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[T
     """Give ``norms`` the mean of the statistics that all batches have.
 
     Each norm normalises by those of the batch meanwhile, so that the layers after it see what they
-    will see. The network, which was in evaluation mode, is again.
+    will see; no variance is below `LEAST_VARIANCE`. The network, which was in evaluation mode, is
+    again.
     """
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -57,4 +62,6 @@ def recount(network: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[T
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        if norm.running_var is not None:
+            norm.running_var.clamp_(min=LEAST_VARIANCE * float(norm.running_var.median()))
     network.eval()
