@@ -71,7 +71,7 @@ class Chain(NamedTuple):
     def apply(
         self, spec: ModelSpec, network: Any, supplies: Supplies | None = None
     ) -> tuple[Any, tuple[str, ...]]:
-        """The network that the last recipe answers, and what all of them have to say.
+        """The network that the last recipe answers, in eval mode, and what all have to say.
 
         Raises:
             Unsupported: a recipe does not apply to this network; none was followed.
@@ -87,7 +87,7 @@ class Chain(NamedTuple):
         for step in self.steps:
             network, sentences = _follow(step, spec, network, supplies or Supplies())
             said += sentences
-        return network, tuple(said)
+        return network.eval(), tuple(said)  # modules that a recipe put in are born in training mode
 
 
 def parse(text: str) -> Chain:

@@ -71,6 +71,13 @@ def answer(network: nn.Module, image: Images) -> list[float]:
     return values
 
 
+@pytest.mark.parametrize("recipe", ["fold", "equalize", "fold+quantsim", "fold+bias_correct"])
+def test_what_a_recipe_put_in_is_in_eval_mode(recipe: str) -> None:
+    layers = [conv([[2.0]]), nn.BatchNorm2d(1), nn.ReLU6(), conv([[1.0]])]
+    network, _ = follow(recipe, nn.Sequential(*layers), pixel(1.0), pixel(3.0))
+    assert not any(module.training for module in network.modules())
+
+
 def sqnr_db(got: Tensor, expected: Tensor) -> float:
     return float(10 * torch.log10(expected.square().sum() / (got - expected).square().sum()))
 
