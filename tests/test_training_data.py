@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.datasets.writers import write_coco
 from harness.errors import BadCheckpoint, BadConfig
 from harness.interfaces import MODELS
+from harness.registry import ROOT
 from models._checkpoint import load_weights
 from models.training import Stage, TrainOptions, train
 from models.training.batches import Input, open_feed
@@ -313,6 +314,27 @@ def test_a_model_that_is_wider_than_high_trains(painted: str, tmp_path: Path) ->
     )
     train(chosen)
     assert len(log_of(str(chosen.out))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", sorted(p.stem for p in (ROOT / "models").glob("[!_]*.py")))
+def test_every_model_trains(model: str, painted: str, tmp_path: Path) -> None:
+    height = MODELS.get(model)(Painted.labels).image.height
+    chosen = TrainOptions(
+        model=model,
+        data=f"{painted}:train",
+        data_images=4,
+        stages=(Stage(size=height, images=2),),
+        batch=2,
+        settle=0,
+        evaluate=0,
+        out=str(tmp_path / "run"),
+        cache=str(tmp_path / "cache"),
+        workers=0,
+    )
+    assert train(chosen).is_file()
+    (loss,) = log_of(str(chosen.out))
+    assert 0 < loss < 100
 
 
 def test_the_command_reports_score_and_curves(
