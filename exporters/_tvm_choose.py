@@ -212,7 +212,7 @@ def _least(micro: dict[Form, float], *, sparse: bool) -> float | None:
 
 
 def _rounded(micro: float | None) -> float | None:
-    return None if micro is None else round(micro, 1)
+    return None if micro is None else float(f"{micro:.3g}")  # a small layer takes less than 0.1
 
 
 def _moved_bytes(layer: Layer, form: Form) -> int:

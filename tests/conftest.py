@@ -218,14 +218,14 @@ def _manifest(exporter: Exporter, exported: Exported, job: ExportJob) -> Artifac
 def export_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
     """``export_artifact(exporter, spec, calibration, **options)`` -> artifact and its folder.
 
-    Each combination is exported once in a session, from a freshly built network.
+    Each combination, also of what builds the network, is exported once in a session.
     """
     made: dict[Any, tuple[Artifact, Path]] = {}
 
     def make(
         name: str, spec: ModelSpec, calibration: Calibration | None = None, /, **options: Scalar
     ) -> tuple[Artifact, Path]:
-        key = (name, spec.name, tuple(sorted(options.items())))
+        key = (name, spec.name, spec.build, tuple(sorted(options.items())))
         if key not in made:
             exporter = EXPORTERS.get(name)()
             folder = tmp_path_factory.mktemp(name)
