@@ -19,7 +19,7 @@ from exporters._tvm_planes_lower import Layer
 from exporters._tvm_planes_point import Form, Packed, Point
 from exporters._tvm_target import CpuTarget
 from exporters._tvm_time import Candidate, Times, code_digest
-from exporters._tvm_tune import Budget, Decision, Workload, search
+from exporters._tvm_tune import Budget, Decision, Workload, rounded, search
 from harness.cache import sha256_text
 from harness.layer_records import LayerChoice
 
@@ -212,7 +212,7 @@ def _least(micro: dict[Form, float], *, sparse: bool) -> float | None:
 
 
 def _rounded(micro: float | None) -> float | None:
-    return None if micro is None else float(f"{micro:.3g}")  # a small layer takes less than 0.1
+    return None if micro is None else rounded(micro)
 
 
 def _moved_bytes(layer: Layer, form: Form) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exporters._keep_float import layer_of
 from exporters._tvm_graph import NAMES
 from harness.errors import ExportFailed
 from harness.extras import require
@@ -42,9 +43,4 @@ def to_relax(job: ExportJob) -> Any:
 
 def layer_names(program: Any) -> list[str]:
     """Names that the convolutions of an exported program have in the network, in order."""
-    found = []
-    for node in program.graph.nodes:
-        if node.op == "call_function" and "aten.conv2d" in str(node.target):
-            stack = node.meta.get("nn_module_stack") or {"": ("",)}
-            found.append(str(list(stack.values())[-1][0]))
-    return found
+    return [layer_of(node) for node in program.graph.nodes if "aten.conv2d" in str(node.target)]

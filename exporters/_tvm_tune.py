@@ -281,8 +281,13 @@ def _cut(candidate: Candidate) -> Any:
     return kind if isinstance(kind, Scheduled) else kind[1]
 
 
+def rounded(micro: float) -> float:
+    """Microseconds with one decimal, small ones with three digits: none becomes zero."""
+    return round(micro, 1) if micro >= 10 else float(f"{micro:.3g}")
+
+
 def _micro(seconds: float) -> float:
-    return round(seconds * 1e6, 1)
+    return rounded(seconds * 1e6)
 
 
 def _words(cut: Any) -> str:

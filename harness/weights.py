@@ -55,7 +55,8 @@ def find(model: str, options: Mapping[str, Scalar], weights: str, labels: Path |
             " path of --weights, or see  detbench list weights"
         )
     manifest = _manifest(path)
-    names = _renamed(manifest, path, labels) if labels else _labels(manifest, path)
+    known = manifest.get("labels")
+    names = _renamed(known, path, labels) if labels else _labels(manifest, path)
     return Weights(path.resolve(), sha256_file(path), names, str(path), _match_iou(manifest))
 
 
@@ -71,8 +72,7 @@ def _published(model: str, entry: PublishedWeights, labels: Path | None) -> Weig
             f"weights {entry.name} are not in the cache, or are damaged: run "
             f" detbench fetch weights {entry.name}"
         )
-    known = {"labels": list(entry.labels)}
-    names = _renamed(known, entry.path, labels) if labels else entry.labels
+    names = _renamed(entry.labels, entry.path, labels) if labels else entry.labels
     return Weights(entry.path, sha256_file(entry.path), names, f"published:{entry.name}")
 
 
@@ -86,10 +86,10 @@ def shipped_manifests() -> list[dict[str, Any]]:
     return found
 
 
-def _renamed(manifest: Mapping[str, Any], path: Path, labels: Path) -> tuple[str, ...]:
-    """The names in ``labels``, as many as the checkpoint in ``path`` is known to have."""
-    names, known = read_labels(labels), manifest.get("labels")
-    if isinstance(known, list) and len(known) != len(names):
+def _renamed(known: object, path: Path, labels: Path) -> tuple[str, ...]:
+    """The names in ``labels``, as many as the ``known`` ones of the checkpoint in ``path``."""
+    names = read_labels(labels)
+    if isinstance(known, list | tuple) and len(known) != len(names):
         raise BadConfig(
             f"labels {labels} names {len(names)} classes, {path} was trained for {len(known)}:"
             f" {', '.join(map(str, known))}: leave --labels out, or give one name for each"
@@ -106,7 +106,8 @@ def _shipped(model: str, options: Mapping[str, Scalar], labels: Path | None) -> 
             if digest != manifest["sha256"]:
                 raise BadCheckpoint(f"{path} is not what its manifest says: check it out again")
             source = f"shipped:{path.stem}"
-            names = _renamed(manifest, path, labels) if labels else tuple(manifest["labels"])
+            known = tuple(manifest["labels"])
+            names = _renamed(known, path, labels) if labels else known
             return Weights(path, digest, names, source, _match_iou(manifest))
     have = ", ".join(_described(manifest) for manifest in manifests) or "none"
     asked = _described({"model": model, "model_options": dict(options)})
